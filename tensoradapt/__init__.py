@@ -1,0 +1,1 @@
+"""tensoradapt: every fine-tuning update as one formula."""

@@ -1,0 +1,1 @@
+"""The algebra of updates: frozen expressions over named leaves."""

@@ -1,0 +1,153 @@
+"""Structures as text and as JSON data: what prints is what can be read back.
+
+Text is parsed as data and never evaluated; JSON names registered methods only.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from .algebra.expression import Expr
+from .errors import ParseError, StructureError, TensorAdaptError
+from .structure import Call, Fixed, Method, Structure, Total, find_method
+
+MAX_TEXT = 4096
+MAX_DEPTH = 32
+
+
+def parse(text: str) -> Structure:
+    """Read a structure from text; the text is data and is never evaluated as code.
+
+    Parameters
+    ----------
+    text : str
+        As structures print: ``"dora(within=loha(rank=4)) + circulant()"``.
+
+    Raises
+    ------
+    ParseError
+        If the text is anything but calls of registered methods with plain settings.
+
+    Examples
+    --------
+    >>> from tensoradapt import zoo
+    >>> parse("dora(within=loha(rank=4))") == zoo.dora(within=zoo.loha(rank=4))
+    True
+    """
+    if len(text) > MAX_TEXT:
+        raise ParseError(
+            f"A structure text of {len(text)} characters was given.",
+            f"The limit is {MAX_TEXT}.",
+            "Build the structure in Python instead.",
+        )
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        value = _read(tree, text, 0)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if isinstance(error, TensorAdaptError):
+            raise
+        raise _unreadable(text, f"It is not well formed: {error}.") from None
+    if not isinstance(value, Structure):
+        raise _unreadable(text, f"It denotes {value!r}, which is not a structure.")
+    return value
+
+
+def _unreadable(text: str, reason: str) -> ParseError:
+    shown = text if len(text) < 80 else text[:77] + "..."
+    return ParseError(
+        f"The structure {shown!r} cannot be read.",
+        reason,
+        'Write calls of methods with plain settings, as in "dora(within=loha(rank=4))".',
+    )
+
+
+def _read(tree: ast.expr, text: str, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise _unreadable(text, f"It nests deeper than {MAX_DEPTH}.")
+    match tree:
+        case ast.Constant(value=value) if value is None or isinstance(
+            value, bool | int | float | str
+        ):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.Tuple(elts=items) | ast.List(elts=items):
+            return tuple(_read(item, text, depth + 1) for item in items)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            first, second = _read(left, text, depth + 1), _read(right, text, depth + 1)
+            if isinstance(first, Structure) and isinstance(second, Structure):
+                return first + second
+            raise _unreadable(text, "Only structures can be added.")
+        case ast.Name(id=name):
+            return find_method(name)()
+        case ast.Call(func=ast.Name(id=name), args=[], keywords=words) if all(
+            word.arg for word in words
+        ):
+            settings = {str(word.arg): _read(word.value, text, depth + 1) for word in words}
+            return find_method(name)(**settings)
+        case _:
+            raise _unreadable(text, f"It contains a {type(tree).__name__}, which is not data.")
+
+
+def structure_to_data(structure: Structure) -> Any:
+    """A structure of registered methods as plain JSON data."""
+    match structure:
+        case Call(method, settings):
+            return {"method": method.name, "settings": {n: _plain(v) for n, v in settings}}
+        case Total(terms):
+            return {"sum": [structure_to_data(term) for term in terms]}
+        case _:
+            raise StructureError(
+                f"{structure} was to be written by name.",
+                "It is an expression without a method, so it has no name.",
+                "Write the expression itself with ta.to_json(expression).",
+            )
+
+
+def structure_from_data(data: Any, depth: int = 0) -> Structure:
+    """The inverse of ``structure_to_data``; unknown methods and settings are refused."""
+    match data:
+        case _ if depth > MAX_DEPTH:
+            reason = f"It nests deeper than {MAX_DEPTH}."
+        case {"method": str(name), "settings": dict(settings)}:
+            read = {str(n): _unplain(v, depth + 1) for n, v in settings.items()}  # type: ignore[misc]
+            return find_method(name)(**read)
+        case {"sum": [*terms]} if terms:
+            return Total(tuple(structure_from_data(term, depth + 1) for term in terms))  # type: ignore[misc]
+        case _:
+            reason = "It has neither a method with settings nor a sum."
+    raise ParseError(
+        "A structure was to be read from JSON.",
+        reason,
+        'Write it as {"method": "lora", "settings": {"rank": 8}}.',
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Structure):
+        return structure_to_data(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value  # type: ignore[misc]
+
+
+def _unplain(value: Any, depth: int) -> Any:
+    if isinstance(value, dict):
+        return structure_from_data(value, depth)
+    return tuple(_unplain(item, depth + 1) for item in value) if isinstance(value, list) else value  # type: ignore[misc]
+
+
+def as_structure(value: Structure | Method | Expr | str) -> Structure:
+    """Anything a user may hand over as a structure: one, a method, an expression, or its text."""
+    if isinstance(value, Structure):
+        return value
+    if isinstance(value, Method):
+        return value()
+    if isinstance(value, Expr):
+        return Fixed((value,))
+    if isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return parse(value)
+    raise StructureError(
+        f"{value!r} was given as a structure.",
+        f"A {type(value).__name__} is none.",
+        "Give a structure such as zoo.lora(rank=8), its text, or an expression.",
+    )
