@@ -1,1 +1,1 @@
-"""."""
+"""The normal form: every expression as a sum of tensor networks."""
