@@ -110,11 +110,14 @@ def structure_from_data(data: Any, depth: int = 0) -> Structure:
     match data:
         case _ if depth > MAX_DEPTH:
             reason = f"It nests deeper than {MAX_DEPTH}."
-        case {"method": str(name), "settings": dict(settings)}:
+        case {"method": str(name), "settings": dict(settings), **more} if not more:  # type: ignore[misc]
             read = {str(n): _unplain(v, depth + 1) for n, v in settings.items()}  # type: ignore[misc]
             return find_method(name)(**read)
-        case {"sum": [*terms]} if terms:
-            return Total(tuple(structure_from_data(term, depth + 1) for term in terms))  # type: ignore[misc]
+        case {"sum": [first, *rest]} if len(data) == 1:
+            total = structure_from_data(first, depth + 1)
+            for term in rest:  # type: ignore[misc]
+                total = total + structure_from_data(term, depth + 1)
+            return total
         case _:
             reason = "It has neither a method with settings nor a sum."
     raise ParseError(

@@ -83,9 +83,11 @@ class Structure:
         >>> zoo.lora(rank=4).on((768, 3072)).shape
         (768, 3072)
         """
-        if isinstance(shape, Base) or (shape and isinstance(shape[0], int)):
-            return _weight(self, self.update(shape))
-        return [_weight(self, update) for update in self.updates([_base(s) for s in shape])]
+        given: Any = shape
+        parts: list[Any] = [*given] if isinstance(given, list | tuple) else []  # type: ignore[misc]
+        if not parts or not all(isinstance(part, list | tuple | Base) for part in parts):
+            return _weight(self, self.update(shape))  # type: ignore[arg-type]
+        return [_weight(self, update) for update in self.updates([_base(s) for s in parts])]
 
     def update(self, shape: Shape | Base) -> Update:
         """All parts (weight, bias, penalty) at one weight."""
@@ -105,7 +107,7 @@ class Structure:
 def _base(shape: Shape | Base) -> Base:
     if isinstance(shape, Base):
         return shape
-    sizes = tuple(shape)
+    sizes = tuple(shape) if isinstance(shape, list | tuple) else ()  # type: ignore[redundant-expr]
     if not sizes or any(type(n) is not int or n < 1 for n in sizes):
         raise ShapeError(
             f"A structure was asked for a weight of shape {shape!r}.",
@@ -145,7 +147,7 @@ class Method:
         """The first line of the method's docstring."""
         return (inspect.getdoc(self.function) or "").split("\n")[0]
 
-    def __call__(self, **settings: Any) -> Structure:
+    def __call__(self, /, **settings: Any) -> Structure:
         known = self.defaults
         for name in settings:
             if name not in known:
@@ -241,13 +243,20 @@ def find_method(name: str) -> Method:
 
 
 def _setting(owner: str, name: str, value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str | Structure):
+    if value is None or isinstance(value, bool | Structure):
         return value
+    for kind in (int, float, str):  # plain ones, so that a numpy float prints as a number
+        if (
+            isinstance(value, kind)
+            and value not in (float("inf"), -float("inf"))
+            and value == value
+        ):
+            return kind(value)
     if isinstance(value, list | tuple):
         return tuple(_setting(owner, name, item) for item in value)  # type: ignore[misc]
     raise StructureError(
         f"{owner}({name}={value!r}) was asked for.",
-        f"A setting is a number, a text, a list of them or a structure, not a "
+        f"A setting is a finite number, a text, a list of them or a structure, not a "
         f"{type(value).__name__}.",
         "Hand arrays to sample or adapt by a leaf with the start given().",
     )
@@ -288,7 +297,7 @@ class Call(Structure):
         inside = ", ".join(f"{name}={value!r}" for name, value in self.settings)
         return f"{self.method.name}({inside})"
 
-    def with_settings(self, **changes: Any) -> Structure:
+    def with_settings(self, /, **changes: Any) -> Structure:
         """The same method with some settings changed."""
         return self.method(**(dict(self.settings) | changes))
 
@@ -309,7 +318,14 @@ class Call(Structure):
         except TensorAdaptError as error:
             place = f"{self} on a weight of shape {group[0].shape}"
             raise (error if str(self) in error.asked else error.at(place)) from None
-        results: Sequence[Returned] = made if many else [made]
+        results: list[Any] = list(made) if many and isinstance(made, list | tuple) else [made]  # type: ignore[arg-type]
+        if len(results) != len(group) or not all(isinstance(r, Expr | Update) for r in results):
+            kinds = ", ".join(type(r).__name__ for r in results) or "nothing"
+            raise StructureError(
+                f"{self} was laid on {len(group)} weights; its method returned {kinds}.",
+                "A method returns an expression or an Update; with scope='group' one per weight.",
+                "Check its return statement.",
+            )
         return [r if isinstance(r, Update) else Update(r) for r in results]
 
 
@@ -359,7 +375,7 @@ class Fixed(Structure):
                     f"It is written for {', '.join(map(str, by_shape))}.",
                     "Write a method (a function of w) so that it fits every shape.",
                 )
-        return [Update(by_shape[w.shape]) for w in weights]
+        return [_checked(self, w, Update(by_shape[w.shape])) for w in weights]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from .notation import Pattern, parse_pattern
 # --- multilinear -------------------------------------------------------------------------
 
 
-def einsum(pattern: str, *operands: Expr, **sizes: int) -> Expr:
+def einsum(pattern: str, /, *operands: Expr, **sizes: int) -> Expr:
     """A product of tensors over named indices.
 
     ``result[output] = Σ ∏ operand[axes]`` over every index that is not in the output. An index
@@ -108,7 +108,7 @@ def _solve_sizes(
 
 def add(left: Expr | Number, right: Expr | Number) -> Expr:
     """The sum; a number stands for a constant of that number everywhere."""
-    shape = left.shape if isinstance(left, Expr) else right.shape  # type: ignore[union-attr]
+    shape = next(part.shape for part in (left, right) if isinstance(part, Expr))
     terms: list[Expr] = []
     for part in (left, right):
         term = part if isinstance(part, Expr) else multiply(ones(*shape), part)
@@ -147,10 +147,10 @@ def divide(left: Expr | Number, right: Expr | Number) -> Expr:
     return multiply(left, 1 / number)
 
 
-def matmul(left: Expr, right: Expr) -> Expr:
+def matmul(left: Expr, right: object) -> Expr:
     """The matrix product of matrices and vectors, as numpy's ``@`` up to two axes."""
     if not (isinstance(right, Expr) and 1 <= left.ndim <= 2 and 1 <= right.ndim <= 2):
-        shapes = f"{left.shape} @ {getattr(right, 'shape', right)}"
+        shapes = f"{left.shape} @ {right.shape if isinstance(right, Expr) else right!r}"
         raise ShapeError(
             f"The product {shapes} was asked for.",
             "@ multiplies matrices and vectors only.",

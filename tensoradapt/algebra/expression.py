@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from hashlib import blake2b
-from math import prod
+from math import isfinite, prod
 from typing import Any, TypeVar, dataclass_transform
 
 from ..errors import ShapeError
@@ -39,10 +39,16 @@ class Expr:
 
     def __post_init__(self) -> None:
         shape = self.infer_shape()
-        if prod(shape) > MAX_ELEMENTS or any(n < 0 for n in shape):
+        if any(n < 0 for n in shape):
             raise ShapeError(
                 f"An expression of shape {shape} was asked for.",
-                f"It has {prod(shape)} elements; the limit is {MAX_ELEMENTS}.",
+                "A size cannot be negative.",
+                "Check what the shape is computed from.",
+            )
+        if prod(shape) > MAX_ELEMENTS:
+            raise ShapeError(
+                f"A {type(self).__name__} with {len(shape)} axes was asked for.",
+                f"Its shape has more than {MAX_ELEMENTS} elements, which is the limit.",
                 "Use a smaller shape.",
             )
         object.__setattr__(self, "shape", shape)
@@ -59,7 +65,13 @@ class Expr:
         return int.from_bytes(self.digest[:8], "little")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), tuple(getattr(self, f.name) for f in fields(self)))  # type: ignore[arg-type]
+        return _restore, (OPERATIONS["dumps"](self),)
+
+    def __copy__(self) -> Expr:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Expr:
+        return self
 
     def __repr__(self) -> str:
         return OPERATIONS["formula"](self)
@@ -111,11 +123,21 @@ class Expr:
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {}
-"""The operators' meanings, filled by builders.py and render.py so that nodes import neither."""
+"""The operators' meanings, filled by builders.py, render.py and codec.py so that nodes import none.
+
+Pickling writes the flat text of codec.py: pickle's own recursion ends at a few hundred levels.
+"""
 
 
-def _rebuild(kind: Callable[..., Expr], values: tuple[Any, ...]) -> Expr:
-    return kind(*values)
+def _restore(text: str) -> Expr:
+    return OPERATIONS["loads"](text)
+
+
+def is_scale(factor: object) -> bool:
+    """Whether a number can scale an expression: finite, and a fraction not beyond every float."""
+    if isinstance(factor, Fraction):
+        return max(factor.numerator.bit_length(), factor.denominator.bit_length()) <= 1000
+    return isinstance(factor, float) and isfinite(factor)
 
 
 def _digest(expr: Expr) -> bytes:

@@ -29,6 +29,8 @@ class FunctionFacts:
         Whether ``f(0) = 0``.
     exact_in : {"polynomial", "balls", "floats"}
         The strongest arithmetic in which it exists.
+    numbers : int, optional
+        How many settings it takes; None for one or more.
     """
 
     latex: str
@@ -37,6 +39,7 @@ class FunctionFacts:
     is_analytic: bool = False
     keeps_zero: bool = False
     exact_in: str = "balls"
+    numbers: int | None = 0
 
 
 FUNCTIONS: dict[str, FunctionFacts] = {
@@ -49,9 +52,9 @@ FUNCTIONS: dict[str, FunctionFacts] = {
     "abs": FunctionFacts(r"\mathrm{abs}", "sign(x)", "even", False, True),
     "sqrt": FunctionFacts(r"\mathrm{sqrt}", "1/(2 sqrt(x))", "none", False, True),
     "reciprocal": FunctionFacts(r"\mathrm{recip}", "-1/x²", "odd", False, True),
-    "clip": FunctionFacts(r"\mathrm{clip}", "[low < x < high]"),
-    "polynomial": FunctionFacts("p", "p'(x)", exact_in="polynomial"),
-    "softmax_top": FunctionFacts(r"\mathrm{softmax}", "s_i(δ_ij - s_j)"),
+    "clip": FunctionFacts(r"\mathrm{clip}", "[low < x < high]", numbers=2),
+    "polynomial": FunctionFacts("p", "p'(x)", exact_in="polynomial", numbers=None),
+    "softmax_top": FunctionFacts(r"\mathrm{softmax}", "s_i(δ_ij - s_j)", numbers=1),
 }
 
 
@@ -72,6 +75,25 @@ class Function:
                 f"The elementwise function {self.name!r} was asked for.",
                 f"Known functions near it: {near(self.name, FUNCTIONS)}.",
                 "Use one of them, or build it from polynomial, sin, exp and reciprocal.",
+            )
+        wanted, given = self.facts.numbers, len(self.settings)
+        if given != wanted and not (wanted is None and given):
+            raise StructureError(
+                f"The elementwise function {self} was asked for with {given} numbers.",
+                f"It takes {'one or more' if wanted is None else wanted}.",
+                "Give clip its two limits, polynomial its coefficients, softmax_top its count.",
+            )
+        if any(number != number for number in self.settings):
+            raise StructureError(
+                f"The elementwise function {self} was asked for.",
+                "One of its numbers is not a number (NaN).",
+                "Check what it is computed from.",
+            )
+        if self.name == "softmax_top" and not (self.settings[0] >= 1 and self.settings[0] % 1 == 0):
+            raise StructureError(
+                f"The elementwise function {self} was asked for.",
+                f"It keeps a whole number of entries, and {self.settings[0]:g} is none.",
+                "Give a count of 1 or more.",
             )
 
     @property

@@ -55,6 +55,12 @@ class IndexMap:
             )
         if self.kind == "table":
             self._check_table()
+        elif not _fits(self.kind, self.shape, self.size, self.settings):
+            raise ShapeError(
+                f"The index map {self.kind} of shape {self.shape} was asked for.",
+                f"With the settings {self.settings} it does not fit an axis of {self.size}.",
+                f"It is {_RULES[self.kind]}.",
+            )
 
     def _check_table(self) -> None:
         n = prod(self.shape)
@@ -71,15 +77,23 @@ class IndexMap:
                 f"The source axis has {self.size} elements, numbered from 0.",
                 "Give positions inside the axis.",
             )
+        if any(sign not in (-1, 1) for sign in signs):
+            raise ShapeError(
+                f"A table with the signs {min(signs)} to {max(signs)} was given.",
+                "A sign is 1 or -1.",
+                "Scale the operand to change its size.",
+            )
 
     @property
     def is_injective(self) -> bool:
         """Whether no two results read the same source (known without looking at values)."""
-        if self.kind in ("permutation", "choice", "shift"):
+        if self.kind in ("permutation", "choice"):
             return True
         if self.kind == "table":
             positions = self.settings[: prod(self.shape)]
             return len(set(positions)) == len(positions)
+        if self.kind == "shift":
+            return prod(self.shape) <= self.settings[0]
         return self.kind in ("slice", "reverse")
 
 
@@ -148,6 +162,49 @@ INDEX_KINDS: dict[str, Formula] = {
 
 STORED_KINDS = ("table", "permutation", "choice")
 """An explicit table; a seeded permutation; a seeded choice without repetition."""
+
+
+_RULES: dict[str, str] = {
+    "circulant": "a matrix with the settings (n,), n at most the axis",
+    "circulant_rows": "a matrix with the settings (n,), n at most the axis",
+    "skew_circulant": "a matrix with the settings (n,), n at most the axis",
+    "toeplitz": "a rows × columns matrix with the settings (columns,); it reads rows + columns - 1",
+    "symmetric_toeplitz": "a matrix without settings, no side longer than the axis",
+    "skew": "an n × n matrix with the settings (n,); it reads n(n - 1)/2",
+    "tile": "a vector with the settings (n,), n at most the axis",
+    "slice": "a vector with the settings (start, step), step not 0, all inside the axis",
+    "shift": "a vector with the settings (n, steps), n at most the axis",
+    "reverse": "a vector with the settings (n,), no longer than n, n at most the axis",
+    "permutation": "a vector as long as the axis with the settings (seed,), 0 ≤ seed < 2³²",
+    "choice": "no larger than the axis, with the settings (seed,), 0 ≤ seed < 2³²",
+}
+
+
+def _fits(kind: str, shape: Shape, size: int, settings: tuple[int, ...]) -> bool:
+    """Whether a map reads inside its axis (the sentence is in ``_RULES``)."""
+    first = settings[0] if settings else 0
+    if kind == "symmetric_toeplitz":
+        return len(shape) == 2 and not settings and max(shape) <= size
+    if kind == "choice":
+        return prod(shape) <= size and len(settings) == 1 and 0 <= first < 2**32
+    if len(shape) != (2 if "circulant" in kind or kind in ("toeplitz", "skew") else 1):
+        return False
+    if len(settings) != (2 if kind in ("slice", "shift") else 1):
+        return False
+    match kind:
+        case "toeplitz":
+            return shape[1] <= first and shape[0] + first - 1 <= size
+        case "skew":
+            return max(shape) <= first and first * (first - 1) // 2 <= size >= 1
+        case "slice":
+            last = first + settings[1] * (shape[0] - 1)
+            return settings[1] != 0 and (not shape[0] or (0 <= first < size and 0 <= last < size))
+        case "permutation":
+            return shape == (size,) and 0 <= first < 2**32
+        case "reverse":
+            return shape[0] <= first <= size
+        case _:
+            return 1 <= first <= size
 
 
 def circulant_map(n: int, rows: int | None = None, columns: int | None = None) -> IndexMap:

@@ -87,9 +87,10 @@ def _claim(name: str) -> None:
 
 
 def integers(shape: Sequence[int]) -> Shape:
+    """Sizes as Python integers; whole floats are taken, anything else is refused by the node."""
     try:
         return tuple(int(n) if int(n) == n else n for n in shape)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ShapeError(
             f"A leaf was asked for with the sizes {shape!r}.",
             "Every size must be an integer.",
@@ -99,7 +100,8 @@ def integers(shape: Sequence[int]) -> Shape:
 
 def exact(number: Number) -> Factor:
     """A number as an exact fraction if it is one of denominator below 10⁶, else as a float."""
-    if not isinstance(number, Real | Fraction):
+    given: object = number
+    if not isinstance(given, Real | Fraction):
         raise StructureError(
             f"An expression was combined with {number!r}.",
             f"That is a {type(number).__name__}, not an expression or a number.",

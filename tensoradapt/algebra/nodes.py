@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import prod
 
 from ..errors import ShapeError, StructureError
-from .expression import Expr, Factor, Shape, Start, node
+from .expression import Expr, Factor, Shape, Start, is_scale, node
 from .functions import Function
 from .indexing import IndexMap
 from .notation import Pattern
@@ -132,6 +132,12 @@ class Einsum(Expr):
 
     def infer_shape(self) -> Shape:
         sizes = dict(self.sizes)
+        if {*sizes} != {*self.pattern.names} or any(n < 1 for n in sizes.values()):
+            raise ShapeError(
+                f'einsum("{self.pattern}") was given {_sizes(self.sizes)}.',
+                f"Its indices are {', '.join(self.pattern.names)}, each of size 1 or more.",
+                "Give every index one size.",
+            )
         if len(self.operands) != len(self.pattern.operands):
             raise ShapeError(
                 f'einsum("{self.pattern}") was given {len(self.operands)} operands.',
@@ -174,10 +180,11 @@ class Scale(Expr):
     operand: Expr
 
     def infer_shape(self) -> Shape:
-        if isinstance(self.factor, float) and not abs(self.factor) < float("inf"):
+        if not is_scale(self.factor):
+            shown = self.factor if isinstance(self.factor, float) else "too large a number"
             raise StructureError(
-                f"An expression was scaled by {self.factor}.",
-                "A scale must be a finite number.",
+                f"An expression was scaled by {shown}.",
+                "A scale must be a finite number: a Fraction of up to 1000 bits, or a float.",
                 "Check alpha and the rank it is divided by.",
             )
         return self.operand.shape
@@ -240,7 +247,7 @@ class Concatenate(Expr):
             )
         first = shapes[0]
         total = sum(s[self.axis] for s in shapes)
-        return first[: self.axis] + (total,) + first[self.axis + 1 :]
+        return (*first[: self.axis], total, *first[self.axis + 1 :])
 
 
 # --- fixed linear maps -------------------------------------------------------------------
@@ -343,10 +350,17 @@ class Norm(Expr):
     def infer_shape(self) -> Shape:
         for axis in self.axes:
             _check_axis(self.operand, axis, "norm")
+        if list(self.axes) != sorted(set(self.axes)):
+            raise ShapeError(
+                f"norm over the axes {self.axes} was asked for.",
+                "They are not in ascending order, or one is named twice.",
+                f"Name them as {tuple(sorted(set(self.axes)))}.",
+            )
         return tuple(n for i, n in enumerate(self.operand.shape) if i not in self.axes)
 
 
 MATRIX_FUNCTIONS = ("cayley", "neumann", "householder", "orthonormal", "exponential")
+_MATRIX_SETTINGS = {"cayley": ((), (1,), (-1,)), "neumann": tuple((k,) for k in range(1, 65))}
 
 
 @node
@@ -370,6 +384,13 @@ class MatrixFunction(Expr):
                 f"The matrix function {self.kind!r} was asked for.",
                 f"Known: {', '.join(MATRIX_FUNCTIONS)}.",
                 "Use one of them.",
+            )
+        allowed = _MATRIX_SETTINGS.get(self.kind, ((),))
+        if self.settings not in allowed:
+            raise StructureError(
+                f"The matrix function {self.kind!r} was asked for with settings {self.settings}.",
+                f"It takes {' or '.join(map(str, allowed[:3]))}{', …' * (len(allowed) > 3)}.",
+                "A cayley takes its sign 1 or -1, a neumann its degree up to 64.",
             )
         shape = self.operand.shape
         if len(shape) < 2 or (

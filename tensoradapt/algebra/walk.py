@@ -35,8 +35,12 @@ def rebuild(expr: Expr, new: tuple[Expr, ...]) -> Expr:
     return replace(expr, **changes) if changes else expr  # type: ignore[type-var]
 
 
-def topological(expr: Expr) -> list[Expr]:
-    """Every distinct sub-expression once, operands before what uses them."""
+def topological(expr: Expr, with_starts: bool = False) -> list[Expr]:
+    """Every distinct sub-expression once, operands before what uses them.
+
+    With ``with_starts`` also what the first values of the leaves are computed from.
+    """
+    below = _children_and_start if with_starts else children
     order: dict[Expr, None] = {}
     stack: list[tuple[Expr, bool]] = [(expr, False)]
     while stack:
@@ -47,8 +51,13 @@ def topological(expr: Expr) -> list[Expr]:
             order[current] = None
         else:
             stack.append((current, True))
-            stack.extend((child, False) for child in reversed(children(current)))
+            stack.extend((child, False) for child in reversed(below(current)))
     return list(order)
+
+
+def _children_and_start(expr: Expr) -> tuple[Expr, ...]:
+    operand = start_of(expr).operand if isinstance(expr, Leaf) else None
+    return children(expr) if operand is None else (operand,)
 
 
 def leaves(expr: Expr) -> tuple[Leaf, ...]:
@@ -92,20 +101,12 @@ def _only_at_start(expr: Expr) -> set[Expr]:
 
 def uses_base(expr: Expr, with_starts: bool = False) -> bool:
     """Whether W0 or b0 occurs in the expression (and, if asked, in its leaves' starts)."""
-    return any(
-        isinstance(sub, Base | BaseBias)
-        or (with_starts and isinstance(sub, Leaf) and _start_uses_base(start_of(sub)))
-        for sub in topological(expr)
-    )
+    return any(isinstance(sub, Base | BaseBias) for sub in topological(expr, with_starts))
 
 
 def start_of(leaf: Leaf) -> Start:
     """How the leaf gets its first value."""
     return leaf.initial if isinstance(leaf, Parameter) else leaf.recipe
-
-
-def _start_uses_base(start: Start) -> bool:
-    return start.operand is not None and uses_base(start.operand, with_starts=True)
 
 
 def rewrite(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
@@ -120,23 +121,16 @@ def rewrite(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
 
 def rename_leaves(expr: Expr, rename: Callable[[str], str]) -> Expr:
     """Rename every leaf, also inside starts, by a function of its name."""
-
-    def change(sub: Expr) -> Expr:
-        if isinstance(sub, Parameter):
-            start = _rename_start(sub.initial, rename)
-            return Parameter(rename(sub.name), sub.shape, start, sub.scope)
-        if isinstance(sub, Frozen):
-            start = _rename_start(sub.recipe, rename)
-            return Frozen(rename(sub.name), sub.shape, start, sub.scope)
-        return sub
-
-    return rewrite(expr, change)
-
-
-def _rename_start(start: Start, rename: Callable[[str], str]) -> Start:
-    if start.operand is None:
-        return start
-    return replace(start, operand=rename_leaves(start.operand, rename))
+    done: dict[Expr, Expr] = {}
+    for sub in topological(expr, with_starts=True):
+        if isinstance(sub, Leaf):
+            start = start_of(sub)
+            if start.operand is not None:
+                start = replace(start, operand=done[start.operand])
+            done[sub] = type(sub)(rename(sub.name), sub.shape, start, sub.scope)
+        else:
+            done[sub] = rebuild(sub, tuple(done[child] for child in children(sub)))
+    return done[expr]
 
 
 def iterate(expr: Expr) -> Iterator[Expr]:

@@ -1,9 +1,11 @@
-"""Real handwritten digits, split into the task a model is pretrained on and the task it is adapted to.
+"""Real handwritten digits, as the task of the pretraining and the task of the adaptation.
 
-The images are the 1797 scans of 8 x 8 pixels that come inside scikit-learn, so that nothing is downloaded. Digits 0 to 4
-are the pretraining task, digits 5 to 9 the adaptation task: the model has never seen a digit of the second one.
+The images are the 1797 scans of 8 × 8 pixels that come inside scikit-learn, so that nothing is
+downloaded. Digits 0 to 4 are the pretraining task, digits 5 to 9 the adaptation task: the
+pretrained model has never seen one of them.
 
-Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
+Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
+Learning Repository, 1998.
 """
 
 from __future__ import annotations
@@ -17,10 +19,9 @@ from torch import Tensor
 from ..errors import MissingExtraError
 
 IMAGE_SIZE = 8
-N_CLASSES = 5
-PRETRAINING_CLASSES = (0, 1, 2, 3, 4)
-ADAPTATION_CLASSES = (5, 6, 7, 8, 9)
-BRIGHTEST = 16.0  # the scans count ink in 4 x 4 pixels, so a pixel is an integer from 0 to 16
+BRIGHTEST = 16.0  # a pixel counts the inked dots of a 4 × 4 square
+PRETRAINING_DIGITS = (0, 1, 2, 3, 4)
+ADAPTATION_DIGITS = (5, 6, 7, 8, 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,14 @@ class Task:
 
 
 def load_tasks(seed: int, *, test_fraction: float = 0.5) -> tuple[Task, Task]:
-    """Load the digits and cut them into the pretraining and the adaptation task.
+    """Load the digits and cut them into the pretraining task and the adaptation task.
 
     Parameters
     ----------
     seed : int
-        Which images of a class are trained on and which are tested on.
+        Decides which images of a digit are trained on and which are tested on.
     test_fraction : float
-        Share of every class that is kept for testing.
+        Share of every digit that is kept for testing.
 
     Returns
     -------
@@ -61,42 +62,42 @@ def load_tasks(seed: int, *, test_fraction: float = 0.5) -> tuple[Task, Task]:
     MissingExtraError
         If scikit-learn is not installed.
     """
-    images, labels = _scans()
+    images, digits = _scans()
     generator = np.random.RandomState(seed)
-    pretraining = _cut(images, labels, PRETRAINING_CLASSES, test_fraction, generator)
-    adaptation = _cut(images, labels, ADAPTATION_CLASSES, test_fraction, generator)
+    pretraining = _cut(images, digits, PRETRAINING_DIGITS, test_fraction, generator)
+    adaptation = _cut(images, digits, ADAPTATION_DIGITS, test_fraction, generator)
     return pretraining, adaptation
 
 
 def _scans() -> tuple[np.ndarray, np.ndarray]:
-    """Read the images ``(1797, 8, 8)``, between -1 and 1, and their digits ``(1797,)``."""
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
         raise MissingExtraError.of("scikit-learn", "demo", "The demo's data") from error
     pixels, digits = load_digits(return_X_y=True)
-    return pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE) * (2 / BRIGHTEST) - 1, digits
+    images = pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE) * (2 / BRIGHTEST) - 1
+    return images, digits  # (1797, 8, 8), (1797,)
 
 
 def _cut(
     images: np.ndarray,
-    labels: np.ndarray,
-    classes: tuple[int, ...],
+    digits: np.ndarray,
+    wanted: tuple[int, ...],
     test_fraction: float,
     generator: np.random.RandomState,
 ) -> Task:
-    """Shuffle every class by itself, so that both parts hold the same share of it."""
-    train, test, train_labels, test_labels = [], [], [], []
-    for number, digit in enumerate(classes):
-        rows = generator.permutation(np.flatnonzero(labels == digit))
+    """Cut every digit by itself, so that both parts hold the same share of it."""
+    train_rows: list[int] = []
+    test_rows: list[int] = []
+    for digit in wanted:
+        rows = generator.permutation(np.flatnonzero(digits == digit))
         n_test = round(len(rows) * test_fraction)
-        test.append(images[rows[:n_test]])
-        train.append(images[rows[n_test:]])
-        test_labels += [number] * n_test
-        train_labels += [number] * (len(rows) - n_test)
+        test_rows.extend(rows[:n_test])
+        train_rows.extend(rows[n_test:])
+    labels = digits - wanted[0]
     return Task(
-        torch.as_tensor(np.concatenate(train), dtype=torch.float32),
-        torch.tensor(train_labels),
-        torch.as_tensor(np.concatenate(test), dtype=torch.float32),
-        torch.tensor(test_labels),
+        torch.as_tensor(images[train_rows], dtype=torch.float32),
+        torch.as_tensor(labels[train_rows]),
+        torch.as_tensor(images[test_rows], dtype=torch.float32),
+        torch.as_tensor(labels[test_rows]),
     )

@@ -17,6 +17,7 @@ from ..algebra.expression import Expr
 from ..algebra.expression import Factor as Scalar
 from ..algebra.functions import Function
 from ..algebra.indexing import IndexMap
+from ..algebra.nodes import AtStart, Base, BaseBias, Frozen, Parameter
 
 Shape = tuple[int, ...]
 Group = tuple[int, ...]
@@ -193,8 +194,14 @@ def source_key(source: Source) -> str:
 def source_name(source: Source) -> str:
     """How a source is called in print."""
     match source:
-        case Expr():
-            return repr(source)
+        case Parameter() | Frozen():
+            return source.name
+        case AtStart(operand):
+            return f"{source_name(operand)}@start"
+        case Base():
+            return "W0"
+        case BaseBias():
+            return "b0"
         case Ones():
             return "1"
         case Selection(index):
@@ -205,6 +212,8 @@ def source_name(source: Source) -> str:
             return f"{function}(·)"
         case Opaque(operation, _, _, _):
             return f"{operation}(·)"
+        case _:
+            return type(source).__name__
 
 
 def _letter(i: int) -> str:

@@ -1,0 +1,340 @@
+"""The adapted module: the original, kept whole, and one or more updates beside it.
+
+``y = x (W0 + Σ strength ΔW)ᵀ + b0 + Σ strength Δb``; every ΔW is relative to the original W0.
+
+Number types. The branch of an adapter computes in one type, to which x, the leaves and (where
+the update reads them) W0 and b0 are cast: under autocast autocast's own, as nn.Linear would;
+else the widest among x and the leaves, so float32 leaves on a bfloat16 base compute in float32.
+The sum is cast back to the type that the original gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+from ..algebra.walk import uses_base
+from ..errors import StateError
+from ..structure import Update
+from .leaves import Leaves, SharedLeaves, attribute_of
+from .operator import Operator
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether the module is transformers' Conv1D, whose weight is stored as ``(in, out)``."""
+    kind = type(module)
+    return kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")
+
+
+@dataclass(slots=True)
+class Adapter:
+    """One update at one site: its expressions, its operator and how it is applied.
+
+    Parameters
+    ----------
+    text : str
+        The structure as it prints.
+    update : Update
+        The expressions.
+    operator : Operator
+        What runs them.
+    strength : float
+        The factor of ΔW and Δb.
+    dropout : float
+        The probability of dropping an input of the branch while training.
+    shared : SharedLeaves, optional
+        The container of the leaves that are not this site's own.
+    places : mapping of str to bool
+        Every leaf's name, and whether it lies in ``shared``.
+    """
+
+    text: str
+    update: Update
+    operator: Operator
+    strength: float
+    dropout: float
+    shared: SharedLeaves | None
+    places: dict[str, bool]
+    slots: tuple[tuple[bool, str], ...] = ()
+    reads_base: bool = False
+
+    def __post_init__(self) -> None:
+        names = self.operator.leaf_names
+        self.slots = tuple((self.places[name], attribute_of(name)) for name in names)
+        parts = (self.update.weight, self.update.bias)
+        self.reads_base = any(part is not None and uses_base(part) for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What a merge keeps: the weight and bias before it, and what rounding lost of ΔW."""
+
+    weight: Tensor
+    bias: Tensor | None
+    lost: float
+
+    @property
+    def n_bytes(self) -> int:
+        """The memory that is kept, in bytes."""
+        kept = [self.weight] if self.bias is None else [self.weight, self.bias]
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+
+class Adapted(nn.Module):
+    """A module with updates beside it; ``base_layer`` is the original, unchanged.
+
+    Parameters
+    ----------
+    base_layer : nn.Module
+        An nn.Linear or transformers' Conv1D.
+    """
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        nn.Module.__init__(self)
+        self.base_layer = base_layer
+        self.leaves = nn.ModuleDict()
+        self.adapters: dict[str, Adapter] = {}
+        self.is_enabled = True
+        self.is_transposed = is_conv1d(base_layer)
+        self.original: Original | None = None
+        self.training = base_layer.training
+
+    # --- the original's face -------------------------------------------------------------
+
+    @property
+    def weight(self) -> Tensor:
+        """The original's weight, as the original stores it."""
+        return self.base_layer.weight  # pyright: ignore[reportReturnType]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The original's bias."""
+        return self.base_layer.bias  # pyright: ignore[reportReturnType]
+
+    @property
+    def in_features(self) -> int:
+        """The size of the input."""
+        return self.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """The size of the output."""
+        return self.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out, in)``."""
+        return matrix_shape(self.base_layer)
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the weight holds W0 + ΔW now."""
+        return self.original is not None
+
+    def extra_repr(self) -> str:
+        texts = [f"{name}: {adapter.text}" for name, adapter in self.adapters.items()]
+        return ", ".join([*texts, "merged"] if self.is_merged else texts)
+
+    # --- forward -------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the original and every update to ``x``, of shape ``(..., in)``."""
+        base = self.base_layer
+        if self.original is not None:
+            self._refuse_training()
+            return base(x)
+        if not self.is_enabled:
+            return base(x)
+        autocast = _autocast_type(x)
+        if len(self.adapters) == 1 and is_plain(base):
+            for name, adapter in self.adapters.items():
+                leaves = self.read(name)
+                dtype = autocast or _widest(x, leaves)
+                dropped = adapter.dropout and self.training
+                if not dropped and (autocast or base.weight.dtype == dtype):
+                    return self._fused(adapter, x, leaves, dtype, autocast)
+        y = base(x)
+        total = y
+        for name, adapter in self.adapters.items():
+            change = self._branch(name, adapter, x, autocast)
+            total = total + (change if adapter.strength == 1.0 else adapter.strength * change)
+        return total.to(y.dtype)
+
+    def _fused(
+        self,
+        adapter: Adapter,
+        x: Tensor,
+        leaves: tuple[Tensor, ...],
+        dtype: torch.dtype,
+        autocast: torch.dtype | None,
+    ) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if autocast is None:
+            return adapter.operator.layer(x, weight, bias, leaves, adapter.strength)
+        with _without_autocast(x, autocast):
+            return adapter.operator.layer(
+                x.to(dtype),
+                weight.to(dtype),
+                None if bias is None else bias.to(dtype),
+                tuple(leaf.to(dtype) for leaf in leaves),
+                adapter.strength,
+            )
+
+    def _branch(
+        self, name: str, adapter: Adapter, x: Tensor, autocast: torch.dtype | None
+    ) -> Tensor:
+        leaves = self.read(name)
+        dtype = autocast or _widest(x, leaves)
+        weight, bias = self.base_tensors(dtype) if adapter.reads_base else (None, None)
+        x = dropout(x, adapter.dropout, self.training) if adapter.dropout else x
+        with _without_autocast(x, autocast):
+            cast = tuple(leaf.to(dtype) for leaf in leaves)
+            return adapter.operator.delta(x.to(dtype), weight, bias, cast)
+
+    def _refuse_training(self) -> None:
+        trains = any(leaf.requires_grad for leaf in self.leaves.parameters()) or any(
+            adapter.shared is not None for adapter in self.adapters.values()
+        )
+        if self.training and torch.is_grad_enabled() and trains:
+            raise StateError(
+                "A training step was asked for while the adapters are merged.",
+                "The weight holds W0 + ΔW, so the leaves would get no gradient.",
+                "Call unmerge(model) to train, or model.eval() (or torch.no_grad()) to run it.",
+            )
+
+    # --- what others read ----------------------------------------------------------------
+
+    def read(self, name: str) -> tuple[Tensor, ...]:
+        """The leaf tensors of an adapter, in its operator's order."""
+        adapter = self.adapters[name]
+        own = self.leaves[name]
+        if adapter.shared is None:
+            return tuple(getattr(own, attribute) for _, attribute in adapter.slots)
+        shared = adapter.shared.adapters[name]
+        return tuple(
+            getattr(shared if is_shared else own, attribute)
+            for is_shared, attribute in adapter.slots
+        )
+
+    def leaf_tensors(self, name: str) -> dict[str, Tensor]:
+        """Every leaf of an adapter by name, those of its penalty and the shared ones too."""
+        adapter = self.adapters[name]
+        own: Leaves = self.leaves[name]  # pyright: ignore[reportAssignmentType]
+        found = own.tensors()
+        if adapter.shared is not None:
+            shared: Leaves = adapter.shared.adapters[name]  # pyright: ignore[reportAssignmentType]
+            found |= {leaf: t for leaf, t in shared.tensors().items() if leaf in adapter.places}
+        return found
+
+    def base_tensors(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
+        """W0 as ``(out, in)`` and b0, before any merge, in a type if one is given."""
+        kept = self.original
+        weight, bias = (self.weight, self.bias) if kept is None else (kept.weight, kept.bias)
+        weight = weight.to(self.weight.device)
+        weight = weight.mT if self.is_transposed else weight
+        bias = None if bias is None else bias.to(self.weight.device)
+        if dtype is None:
+            return weight, bias
+        return weight.to(dtype), None if bias is None else bias.to(dtype)
+
+    def changes(self, name: str | None = None) -> tuple[Tensor | None, Tensor | None]:
+        """``Σ strength ΔW`` as ``(out, in)`` and ``Σ strength Δb``, in float32 or wider.
+
+        Parameters
+        ----------
+        name : str, optional
+            One adapter's name; all of them by default.
+        """
+        weight_change = bias_change = None
+        for key in self.adapters if name is None else [name]:
+            adapter, leaves = self.adapters[key], self.read(key)
+            dtype = _wide(self.weight.dtype, *(leaf.dtype for leaf in leaves))
+            weight, bias = self.base_tensors(dtype) if adapter.reads_base else (None, None)
+            cast = tuple(leaf.to(dtype) for leaf in leaves)
+            parts = adapter.operator.materialize(weight, bias, cast)
+            scaled = [None if part is None else adapter.strength * part for part in parts]
+            weight_change, bias_change = (
+                _add(old, new) for old, new in zip((weight_change, bias_change), scaled, strict=True)
+            )
+        return weight_change, bias_change
+
+    # --- state dicts ---------------------------------------------------------------------
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:  # noqa: ANN001
+        self._refuse_merged("The state dict of a merged model was asked for")
+        nn.Module._save_to_state_dict(self, destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:  # noqa: ANN001
+        self._refuse_merged("A state dict was to be loaded into a merged model")
+        nn.Module._load_from_state_dict(self, state_dict, prefix, *rest)
+
+    def _refuse_merged(self, asked: str) -> None:
+        if self.is_merged:
+            raise StateError(
+                f"{asked}.",
+                "Its weights hold W0 + ΔW while the leaves are still beside them, so the update "
+                "would count twice.",
+                "Call unmerge(model) first, or merge(model, keep=False) for a plain model.",
+            )
+
+
+def matrix_shape(module: nn.Module) -> tuple[int, int]:
+    """``(out, in)`` of a module that can be adapted."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    inp, out = module.weight.shape  # pyright: ignore[reportGeneralTypeIssues]
+    return int(out), int(inp)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether calling the module is ``x Wᵀ + b`` and nothing else."""
+    return type(module) is nn.Linear and not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
+
+
+def _autocast_type(x: Tensor) -> torch.dtype | None:
+    """The type that autocast would give a product of ``x``, or None where it would not act."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+def _without_autocast(
+    x: Tensor, autocast: torch.dtype | None
+) -> AbstractContextManager[object]:
+    return nullcontext() if autocast is None else torch.autocast(x.device.type, enabled=False)
+
+
+def _widest(x: Tensor, leaves: tuple[Tensor, ...]) -> torch.dtype:
+    dtype = x.dtype
+    for leaf in leaves:
+        if leaf.dtype != dtype:
+            dtype = torch.promote_types(dtype, leaf.dtype)
+    return dtype
+
+
+def _wide(*dtypes: torch.dtype) -> torch.dtype:
+    """Float64 if any is, else float32: what merges and ΔW are computed in."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def _add(old: Tensor | None, new: Tensor | None) -> Tensor | None:
+    return new if old is None else old if new is None else old + new
+
+
+def adapted_modules(model: nn.Module) -> Iterator[tuple[str, Adapted]]:
+    """Every adapted module with its path, once."""
+    for path, module in model.named_modules():
+        if isinstance(module, Adapted):
+            yield path, module
