@@ -127,6 +127,7 @@ HADAMARD = [
 KRONECKER = [
     Row(zoo.lokr(rank=1, alpha=3), (12, 12), 3 * 3 + 1 * (4 + 4)),
     Row(zoo.lokr(rank=2, alpha=3), (12, 12), 3 * 3 + 4 * 4),
+    Row(zoo.lokr(rank=3, alpha=5), (12, 18), 3 * 3 + 4 * 6),
     Row(zoo.lokr(rank=2, alpha=3, convention="lycoris"), (12, 12), 3 * 3 + 4 * 4),
     Row(zoo.lokr(rank=2, alpha=3, convention="lycoris"), (8, 18), 2 * 3 + 2 * (4 + 6)),
     Row(zoo.lokr(rank=2, alpha=3), (18, 8), 3 * 2 + 2 * (6 + 4)),

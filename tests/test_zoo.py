@@ -160,6 +160,14 @@ def test_dora_holds_its_norm_unless_told_otherwise():
             torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
 
+def test_dora_starts_at_zero_within_rounding_in_float32():
+    W = torch.randn(64, 96, generator=torch.Generator().manual_seed(0))
+    expr = zoo.dora(within=zoo.lora(rank=4)).on((64, 96))
+    change = evaluate(expr, sample(expr, base=W, like=W), base=W)
+    assert change.dtype == torch.float32
+    assert change.norm() < 4 * torch.finfo(torch.float32).eps * W.norm()
+
+
 def test_dora_keeps_a_row_of_zeros_finite():
     W = np.random.RandomState(1).standard_normal((4, 3))
     W[2] = 0

@@ -142,6 +142,18 @@ def _shift(s: tuple[int, ...], at: tuple[Positions, ...]) -> tuple[Positions, Po
     return (at[0] - s[1]) % s[0], 1
 
 
+def _wrap(s: tuple[int, ...], at: tuple[Positions, ...]) -> tuple[Positions, Positions]:
+    return (at[0] - s[1]) % s[0], 1
+
+
+def _skew_wrap(s: tuple[int, ...], at: tuple[Positions, ...]) -> tuple[Positions, Positions]:
+    return (at[0] - s[1]) % s[0], 1 - 2 * (at[0] < s[1])
+
+
+def _mirror(s: tuple[int, ...], at: tuple[Positions, ...]) -> tuple[Positions, Positions]:
+    return abs(at[0] - s[0]), 1
+
+
 def _reverse(s: tuple[int, ...], at: tuple[Positions, ...]) -> tuple[Positions, Positions]:
     return s[0] - 1 - at[0], 1
 
@@ -157,6 +169,9 @@ INDEX_KINDS: dict[str, Formula] = {
     "slice": _slice,
     "shift": _shift,
     "reverse": _reverse,
+    "wrap": _wrap,
+    "skew_wrap": _skew_wrap,
+    "mirror": _mirror,
 }
 """Kinds with a closed formula; settings are the integers that the formula reads."""
 

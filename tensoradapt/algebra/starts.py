@@ -165,6 +165,16 @@ def singular_values(operand: Expr, rank: int, power: float = 1.0, first: int = 0
     return start("singular_values", operand, rank=rank, power=float(power), first=first)
 
 
+def qr_q(operand: Expr, rank: int) -> Start:
+    """The first columns ``(out, rank)`` of Q, where R has a diagonal of zero or more."""
+    return start("qr_q", operand, rank=rank)
+
+
+def qr_r(operand: Expr, rank: int) -> Start:
+    """The first rows ``(rank, in)`` of R, with a diagonal of zero or more."""
+    return start("qr_r", operand, rank=rank)
+
+
 def given() -> Start:
     """The user's own array, handed to ``sample`` (or ``adapt``) by the leaf's name."""
     return start("given")

@@ -1,1 +1,1 @@
-"""."""
+"""What can be said of an update without training it: rank bounds, counts."""

@@ -219,10 +219,9 @@ def _lay(candidate: Candidate, model: VisionTransformer, seed: int) -> list[nn.P
     """Prepare a frozen model for training and list what trains in it."""
     if candidate.structure is not None:
         tnn.adapt(model, candidate.structure, where=SITES, also_train="head", seed=seed)
-    else:
-        trained = model if candidate == FULL else model.head
-        trained.requires_grad_(True)
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return tnn.parameters(model)
+    trained = model if candidate == FULL else model.head
+    return list(trained.requires_grad_(True).parameters())
 
 
 def _size(parameters: list[nn.Parameter]) -> int:

@@ -101,7 +101,7 @@ def accuracy_figure(report: Report) -> Figure:
 
 def _error_bar(axes: Axes, row: Row, place: float, *, vertical: bool) -> None:
     center, spread = 100 * row.accuracy, 100 * (row.spread or 0.0)
-    style = {"fmt": "o", "color": COLORS[row.candidate.group], "capsize": 3, "markersize": 5}
+    style = {"fmt": "o", "color": COLORS[row.candidate.group], "capsize": 2, "elinewidth": 1}
     if vertical:
         axes.errorbar([place], [center], yerr=[spread], **style)
     else:

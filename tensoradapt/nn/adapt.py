@@ -20,8 +20,8 @@ from .installing import (
     Recipe,
     install,
     leaf_parameters,
-    record_of,
     recipe_of,
+    record_of,
     uninstall,
     whole,
 )

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -109,12 +110,12 @@ class Adapted(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The original's weight, as the original stores it."""
-        return self.base_layer.weight  # pyright: ignore[reportReturnType]
+        return weight_of(self.base_layer)
 
     @property
     def bias(self) -> Tensor | None:
         """The original's bias."""
-        return self.base_layer.bias  # pyright: ignore[reportReturnType]
+        return bias_of(self.base_layer)
 
     @property
     def in_features(self) -> int:
@@ -150,11 +151,11 @@ class Adapted(nn.Module):
             return base(x)
         if not self.is_enabled:
             return base(x)
-        autocast = _autocast_type(x)
+        autocast = autocast_type(x)
         if len(self.adapters) == 1 and is_plain(base):
             for name, adapter in self.adapters.items():
                 leaves = self.read(name)
-                dtype = autocast or _widest(x, leaves)
+                dtype = autocast or widest(x, leaves)
                 dropped = adapter.dropout and self.training
                 if not dropped and (autocast or base.weight.dtype == dtype):
                     return self._fused(adapter, x, leaves, dtype, autocast)
@@ -176,7 +177,7 @@ class Adapted(nn.Module):
         weight, bias = self.weight, self.bias
         if autocast is None:
             return adapter.operator.layer(x, weight, bias, leaves, adapter.strength)
-        with _without_autocast(x, autocast):
+        with without_autocast(x, autocast):
             return adapter.operator.layer(
                 x.to(dtype),
                 weight.to(dtype),
@@ -189,12 +190,12 @@ class Adapted(nn.Module):
         self, name: str, adapter: Adapter, x: Tensor, autocast: torch.dtype | None
     ) -> Tensor:
         leaves = self.read(name)
-        dtype = autocast or _widest(x, leaves)
+        dtype = autocast or widest(x, leaves)
         weight, bias = self.base_tensors(dtype) if adapter.reads_base else (None, None)
         x = dropout(x, adapter.dropout, self.training) if adapter.dropout else x
-        with _without_autocast(x, autocast):
-            cast = tuple(leaf.to(dtype) for leaf in leaves)
-            return adapter.operator.delta(x.to(dtype), weight, bias, cast)
+        with without_autocast(x, autocast):
+            typed = tuple(leaf.to(dtype) for leaf in leaves)
+            return adapter.operator.delta(x.to(dtype), weight, bias, typed)
 
     def _refuse_training(self) -> None:
         trains = any(leaf.requires_grad for leaf in self.leaves.parameters()) or any(
@@ -255,21 +256,22 @@ class Adapted(nn.Module):
             adapter, leaves = self.adapters[key], self.read(key)
             dtype = _wide(self.weight.dtype, *(leaf.dtype for leaf in leaves))
             weight, bias = self.base_tensors(dtype) if adapter.reads_base else (None, None)
-            cast = tuple(leaf.to(dtype) for leaf in leaves)
-            parts = adapter.operator.materialize(weight, bias, cast)
+            typed = tuple(leaf.to(dtype) for leaf in leaves)
+            parts = adapter.operator.materialize(weight, bias, typed)
             scaled = [None if part is None else adapter.strength * part for part in parts]
             weight_change, bias_change = (
-                _add(old, new) for old, new in zip((weight_change, bias_change), scaled, strict=True)
+                _add(old, new)
+                for old, new in zip((weight_change, bias_change), scaled, strict=True)
             )
         return weight_change, bias_change
 
     # --- state dicts ---------------------------------------------------------------------
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:  # noqa: ANN001
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         self._refuse_merged("The state dict of a merged model was asked for")
         nn.Module._save_to_state_dict(self, destination, prefix, keep_vars)
 
-    def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:  # noqa: ANN001
+    def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:
         self._refuse_merged("A state dict was to be loaded into a merged model")
         nn.Module._load_from_state_dict(self, state_dict, prefix, *rest)
 
@@ -287,8 +289,18 @@ def matrix_shape(module: nn.Module) -> tuple[int, int]:
     """``(out, in)`` of a module that can be adapted."""
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
-    inp, out = module.weight.shape  # pyright: ignore[reportGeneralTypeIssues]
+    inp, out = weight_of(module).shape
     return int(out), int(inp)
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a module that can be adapted, as it stores it."""
+    return cast(Tensor, module.weight)
+
+
+def bias_of(module: nn.Module) -> Tensor | None:
+    """The bias of a module that can be adapted."""
+    return cast("Tensor | None", module.bias)
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -302,7 +314,7 @@ def is_plain(module: nn.Module) -> bool:
     )
 
 
-def _autocast_type(x: Tensor) -> torch.dtype | None:
+def autocast_type(x: Tensor) -> torch.dtype | None:
     """The type that autocast would give a product of ``x``, or None where it would not act."""
     kind = x.device.type
     if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
@@ -310,13 +322,13 @@ def _autocast_type(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(kind)
 
 
-def _without_autocast(
-    x: Tensor, autocast: torch.dtype | None
-) -> AbstractContextManager[object]:
+def without_autocast(x: Tensor, autocast: torch.dtype | None) -> AbstractContextManager[object]:
+    """A block in which autocast, where it is on, changes no types."""
     return nullcontext() if autocast is None else torch.autocast(x.device.type, enabled=False)
 
 
-def _widest(x: Tensor, leaves: tuple[Tensor, ...]) -> torch.dtype:
+def widest(x: Tensor, leaves: tuple[Tensor, ...]) -> torch.dtype:
+    """The type that ``x`` and the leaves promote to."""
     dtype = x.dtype
     for leaf in leaves:
         if leaf.dtype != dtype:

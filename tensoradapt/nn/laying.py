@@ -19,7 +19,7 @@ from ..algebra.walk import leaves, snapshots, topological, uses_base
 from ..errors import StateError, StructureError, TargetError, TensorAdaptError
 from ..run.sample import sample
 from ..structure import Call, Structure, Total, Update
-from .layer import Adapted, matrix_shape
+from .layer import Adapted, bias_of, matrix_shape, weight_of
 from .operator import Operator
 from .sites import Site
 
@@ -111,7 +111,10 @@ def lay(
         chosen = [_changed(structure, settings.get(site.path), site) for site in sites]
         texts = [str(one) for one in chosen]
         updates = _one_by_one(chosen, sites)
-    kept = [_fitting(text, update, site) for text, update, site in zip(texts, updates, sites)]
+    kept = [
+        _fitting(text, update, site)
+        for text, update, site in zip(texts, updates, sites, strict=True)
+    ]
     operators: dict[object, Operator] = {}
     return [
         Laid(site, text, update, operator_of(update, site, operators))
@@ -126,7 +129,10 @@ def original(site: Site) -> torch.nn.Module:
 
 def operator_of(update: Update, site: Site, known: dict[object, Operator]) -> Operator:
     """The operator of an update at a site; one for all sites with equal update and shape."""
-    shape, has_bias = matrix_shape(original(site)), getattr(original(site), "bias", None) is not None
+    shape, has_bias = (
+        matrix_shape(original(site)),
+        bias_of(original(site)) is not None,
+    )
     key = (update.weight, update.bias, shape, has_bias)
     if key not in known:
         try:
@@ -150,9 +156,7 @@ def _one_by_one(chosen: Sequence[Structure], sites: Sequence[Site]) -> list[Upda
     return updates
 
 
-def _changed(
-    structure: Structure, changes: Mapping[str, object] | None, site: Site
-) -> Structure:
+def _changed(structure: Structure, changes: Mapping[str, object] | None, site: Site) -> Structure:
     if not changes:
         return structure
     if not isinstance(structure, Call):
@@ -170,7 +174,7 @@ def _changed(
 def _fitting(text: str, update: Update, site: Site) -> Update:
     """The update without what the site lacks, or a refusal."""
     module = original(site)
-    if getattr(module, "bias", None) is None:
+    if bias_of(module) is None:
         reads_bias = any(isinstance(s, BaseBias) for p in parts_of(update) for s in topological(p))
         update = Update(update.weight, None, update.penalty)
         if update.weight is None or reads_bias:
@@ -186,12 +190,12 @@ def _fitting(text: str, update: Update, site: Site) -> Update:
             "It has neither a weight nor a bias part.",
             "Return Update(weight=...) from the method.",
         )
-    weight = module.weight
+    weight = weight_of(module)
     reads = any(uses_base(part, with_starts=True) for part in parts_of(update)) or any(
         leaf.scope == "site" and uses_base(leaf, with_starts=True)
         for leaf in leaves_of(update).values()
     )
-    if reads and not weight.is_floating_point():  # pyright: ignore[reportCallIssue]
+    if reads and not weight.is_floating_point():
         raise TargetError(
             f"'{site.path}': {text} was asked for.",
             f"It reads the base weight, which is stored as {weight.dtype} and not as numbers.",
@@ -205,7 +209,7 @@ def _fitting(text: str, update: Update, site: Site) -> Update:
 
 def leaf_type(site: Site, dtype: torch.dtype | None) -> torch.dtype:
     """The type of the leaves: the one asked for, else the weight's but at least float32."""
-    weight = original(site).weight.dtype
+    weight = weight_of(original(site)).dtype
     if dtype is not None:
         return dtype
     return torch.float64 if weight == torch.float64 else torch.float32
@@ -278,8 +282,8 @@ def _sample(
     like = torch.empty((), dtype=leaf_type(one.site, dtype), device=layer.weight.device)
     reads = any(uses_base(leaf, with_starts=True) for leaf in wanted.values())
     weight, bias = layer.base_tensors() if reads else (None, None)
-    given = {**(data or {})}
-    given |= given.pop(one.site.path, {}) or {}  # pyright: ignore[reportCallIssue, reportArgumentType]
+    own = (data or {}).get(one.site.path)
+    given = {**(data or {}), **(own if isinstance(own, Mapping) else {})}
     return sample(
         _bundle(list(wanted.values())),
         seed=seed,
@@ -300,7 +304,7 @@ def _bundle(operands: Sequence[Expr]) -> Expr:
 
 def refuse_meta(site: Site) -> None:
     """Refuse a layer without values."""
-    if original(site).weight.device.type == "meta":
+    if weight_of(original(site)).device.type == "meta":
         raise StateError(
             f"'{site.path}' was to be adapted.",
             "Its weight is on the meta device, so it has no values to start from or to keep.",

@@ -1,34 +1,116 @@
 """One update at one weight shape, ready to run on torch tensors.
 
-The slow and obvious form: every product is formed by ``evaluate``.
+Plans are made once per mode and strength, at the first call that needs them; afterwards a call
+is one comparison of the token count and one emitted function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..algebra.expression import Expr
+from ..algebra.nodes import Parameter
 from ..algebra.walk import leaves as leaves_of
 from ..algebra.walk import snapshots
-from ..algebra.nodes import Parameter
-from ..run.evaluate import evaluate
+from ..plan.planner import Plan, Schedule, plan_expression, schedule
+from ..plan.rates import CPU, GPU, Rates
 from ..structure import Update
+from .emit import Constant, Emitted, emit
+
+Key = tuple[str, bool, float, bool]
+
+
+class Runner:
+    """The programs of one schedule as functions of ``(x, weight, bias, leaves)``."""
+
+    __slots__ = ("arguments", "emitted", "schedule")
+
+    def __init__(self, made: Schedule, leaf_names: tuple[str, ...]) -> None:
+        self.schedule = made
+        self.emitted: list[Emitted] = [emit(c.program) for c in made.candidates]
+        self.arguments = [
+            _arguments([(i.kind, i.name) for i in c.program.inputs], leaf_names)
+            for c in made.candidates
+        ]
+
+    def pick(self, tokens: int) -> int:
+        """The number of the program for a token count."""
+        for k, threshold in enumerate(self.schedule.thresholds):
+            if tokens <= threshold:
+                return k
+        return len(self.emitted) - 1
+
+
+def _arguments(inputs: list[tuple[str, str]], leaf_names: tuple[str, ...]) -> tuple[int, ...]:
+    """Where each input stands in ``(x, weight, bias, *leaves)``."""
+    fixed = {"x": 0, "base": 1, "bias": 2}
+    return tuple(
+        fixed[kind] if kind in fixed else 3 + leaf_names.index(name) for kind, name in inputs
+    )
+
+
+@lru_cache(maxsize=1024)
+def _schedule(
+    weight: Expr | None,
+    bias: Expr | None,
+    shape: tuple[int, ...],
+    key: Key,
+    has_bias: bool,
+    rates: Rates,
+) -> Schedule:
+    mode, training, strength, _ = key
+    delta = strength * weight if weight is not None else _nothing(shape)
+    shift = None if bias is None else strength * bias
+    return schedule(delta, mode, rates, shift, has_bias, training=training)
+
+
+def _nothing(shape: tuple[int, ...]) -> Expr:
+    from ..algebra.leaves import ones
+
+    return 0 * ones(*shape)
 
 
 class Operator:
-    """An update with its plans, without tensors."""
+    """An update with its plans, without tensors.
+
+    Parameters
+    ----------
+    update : Update
+        The expressions of ΔW and Δb.
+    shape : tuple of int
+        The weight's shape ``(out, in, *kernel)``.
+    has_bias : bool
+        Whether the layer has a bias.
+    """
 
     def __init__(self, update: Update, shape: tuple[int, ...], *, has_bias: bool) -> None:
-        self.update, self.shape, self.has_bias = update, shape, has_bias
+        self.update, self.shape, self.has_bias = update, tuple(shape), has_bias
         parts = [part for part in (update.weight, update.bias) if part is not None]
         found = {leaf.name: leaf for part in parts for leaf in leaves_of(part)}
         trained = [name for name, leaf in found.items() if isinstance(leaf, Parameter)]
         frozen = [name for name, leaf in found.items() if not isinstance(leaf, Parameter)]
         starts = dict.fromkeys(f"{leaf.name}@start" for part in parts for leaf in snapshots(part))
-        self.leaf_names = (*trained, *frozen, *starts)
+        self.leaf_names: tuple[str, ...] = (*trained, *frozen, *starts)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._runners: dict[Key, Runner] = {}
+        self._tensors: dict[tuple[Constant, torch.device, torch.dtype], Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"update": self.update, "shape": self.shape, "has_bias": self.has_bias,
+                "leaf_names": self.leaf_names}  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._clear()
+
+    # --- what a layer calls --------------------------------------------------------------
 
     def layer(
         self,
@@ -38,29 +120,89 @@ class Operator:
         leaves: Sequence[Tensor],
         strength: float = 1.0,
     ) -> Tensor:
-        """``x (W + strength ΔW)ᵀ + b + strength Δb``."""
-        return torch.nn.functional.linear(x, weight, bias) + strength * self.delta(
-            x, weight, bias, leaves
-        )
+        """``x (W + strength ΔW)ᵀ + b + strength Δb`` for x of shape ``(..., in)``."""
+        training = torch.is_grad_enabled()
+        key = ("train" if training else "forward", training, strength, x.is_cuda)
+        return self._rows(key, x, weight, bias, leaves)
 
     def delta(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None, leaves: Sequence[Tensor]
     ) -> Tensor:
-        """``x ΔWᵀ + Δb``."""
-        change, shift = self.materialize(weight, bias, leaves)
-        y = x @ change.mT if change is not None else 0 * x[..., :1]
-        return y if shift is None else y + shift
+        """``x ΔWᵀ + Δb`` for x of shape ``(..., in)``."""
+        key = ("apply", torch.is_grad_enabled(), 1.0, x.is_cuda)
+        return self._rows(key, x, weight, bias, leaves)
 
     def materialize(
         self, weight: Tensor | None, bias: Tensor | None, leaves: Sequence[Tensor]
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Tensor | None, Tensor | None]:
         """``(ΔW, Δb)``; either is None where the update has no such part."""
-        values = dict(zip(self.leaf_names, leaves, strict=True))
-        return tuple(
-            None if part is None else evaluate(part, values, base=weight, bias=bias)
-            for part in (self.update.weight, self.update.bias)
-        )
+        like = next(v for v in (*leaves, weight, bias) if v is not None)
+        whole = None
+        if self.update.weight is not None:
+            runner = self._runner(("materialize", False, 1.0, like.is_cuda))
+            whole = self._call(runner, 0, (None, weight, bias, *leaves), like)
+        shift = None
+        if self.update.bias is not None:
+            runner = self._runner(("bias", False, 1.0, like.is_cuda))
+            shift = self._call(runner, 0, (None, weight, bias, *leaves), like)
+        return whole, shift
 
-    def plan(self, tokens: int) -> Any:
-        """What would be done for so many tokens."""
-        return f"ΔW formed whole by its definition, for {tokens} tokens"
+    def plan(self, tokens: int, mode: str = "train") -> Plan:
+        """The plan for a token count."""
+        delta = self.update.weight if self.update.weight is not None else _nothing(self.shape)
+        return plan_expression(delta, tokens, mode, bias=self.update.bias, has_bias=self.has_bias)
+
+    def source(self, tokens: int, mode: str = "train") -> str:
+        """The emitted torch source for a token count."""
+        runner = self._runner((mode, mode == "train", 1.0, False))
+        return runner.emitted[runner.pick(tokens)].source
+
+    # --- how -----------------------------------------------------------------------------
+
+    def _rows(
+        self,
+        key: Key,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        leaves: Sequence[Tensor],
+    ) -> Tensor:
+        flat = x.dim() == 2
+        rows = x if flat else x.reshape(-1, x.shape[-1])
+        runner = self._runners.get(key) or self._runner(key)
+        number = runner.pick(rows.shape[0]) if runner.schedule.thresholds else 0
+        y = self._call(runner, number, (rows, weight, bias, *leaves), rows)
+        return y if flat else y.reshape(*x.shape[:-1], y.shape[-1])
+
+    def _call(
+        self, runner: Runner, number: int, given: tuple[Tensor | None, ...], like: Tensor
+    ) -> Tensor:
+        emitted = runner.emitted[number]
+        tensors = [given[k] for k in runner.arguments[number]]
+        if emitted.constants:
+            tensors += [self._constant(constant, like) for constant in emitted.constants]
+        return emitted.function(*tensors)
+
+    def _runner(self, key: Key) -> Runner:
+        if key not in self._runners:
+            weight, bias = self.update.weight, self.update.bias
+            mode, rates = key[0], GPU if key[3] else CPU
+            if mode == "bias":
+                weight, bias, key_used = bias, None, ("materialize", *key[1:])
+            else:
+                key_used = key
+            shift = bias if mode != "materialize" else None
+            made = _schedule(weight, shift, self.shape, key_used, self.has_bias, rates)
+            self._runners[key] = Runner(made, self.leaf_names)
+        return self._runners[key]
+
+    def _constant(self, constant: Constant, like: Tensor) -> Tensor:
+        """The constant on the device and in the type of ``like``; kept unless being traced."""
+        key = (constant, like.device, like.dtype)
+        if key in self._tensors:
+            return self._tensors[key]
+        array = torch.from_numpy(constant.array().copy())
+        made = array.to(like.device) if constant.kind == "positions" else array.to(like)
+        if not torch.compiler.is_compiling():
+            self._tensors[key] = made
+        return made

@@ -143,7 +143,7 @@ def select(model: nn.Module, where: Where, exclude: Where | None = None) -> list
                 f"exclude takes away all {len(here)} modules that where matches.",
                 "Narrow exclude.",
             )
-    return _sites(modules, [path for path in modules if path in chosen], model)
+    return sites_at(model, modules, [path for path in modules if path in chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,10 @@ def settings_by_path(
     return found
 
 
-def _sites(modules: Mapping[str, nn.Module], paths: Iterable[str], model: nn.Module) -> list[Site]:
+def sites_at(
+    model: nn.Module, modules: Mapping[str, nn.Module], paths: Iterable[str]
+) -> list[Site]:
+    """The sites at some paths, each with every place that holds its module."""
     places: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
     for path, module in modules.items():
         parent, _, name = path.rpartition(".")

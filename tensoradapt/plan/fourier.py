@@ -70,6 +70,18 @@ def convolution(index: IndexMap) -> Convolution | None:
     return None
 
 
+def diagonals(index: IndexMap, seen: Convolution) -> IndexMap:
+    """The map from the source to the ``rows + columns - 1`` diagonals ``t[i - j + columns - 1]``."""
+    rows, columns = index.shape
+    count = rows + columns - 1
+    if seen.kind == "toeplitz":
+        return IndexMap("slice", (count,), index.size, (0, 1))
+    if seen.kind == "symmetric_toeplitz":
+        return IndexMap("mirror", (count,), index.size, (columns - 1,))
+    kind = "skew_wrap" if seen.kind == "skew_circulant" else "wrap"
+    return IndexMap(kind, (count,), index.size, (index.size, columns - 1))
+
+
 def smooth(n: int) -> int:
     """The least number from n upwards whose only prime factors are 2, 3 and 5."""
     best = 1 << (n - 1).bit_length()

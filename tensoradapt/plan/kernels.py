@@ -10,7 +10,7 @@ from math import prod
 
 from ..algebra.indexing import IndexMap
 from ..network.form import TransformMatrix
-from .fourier import Convolution
+from .fourier import Convolution, convolution, diagonals
 from .graph import Graph, Move, Vertex
 from .steps import Shape, Writer
 
@@ -67,6 +67,25 @@ def _gather(writer: Writer, number: int, axis: int, index: IndexMap) -> int:
         start = index.settings[0]
         return _slice(writer, number, axis, start, start + index.shape[0])
     target = _replace(shape, axis, *index.shape)
+    seen = convolution(index)
+    if seen is None:
+        return writer.write("gather", (number,), (axis, index), target)
+    rows, columns = index.shape[::-1] if seen.flipped else index.shape
+    line = _gather_line(writer, number, axis, diagonals(index, seen))
+    made = writer.write(
+        "windows", (line,), (axis, columns), _replace(shape, axis, rows, columns)
+    )
+    order = list(range(len(target)))
+    if seen.flipped:
+        order[axis], order[axis + 1] = axis + 1, axis
+    return writer.permute(made, tuple(order))
+
+
+def _gather_line(writer: Writer, number: int, axis: int, index: IndexMap) -> int:
+    """A gather of one axis into one axis."""
+    if index.kind == "slice":
+        return _gather(writer, number, axis, index)
+    target = _replace(writer.shape(number), axis, *index.shape)
     return writer.write("gather", (number,), (axis, index), target)
 
 
@@ -75,6 +94,10 @@ def _scatter(writer: Writer, number: int, axis: int, index: IndexMap) -> int:
     if index.kind == "slice" and index.settings[1] == 1:
         start = index.settings[0]
         return _pad(writer, number, axis, start, index.size - start - shape[axis])
+    if index.kind == "tile" and shape[axis] % index.size == 0:
+        split = _replace(shape, axis, shape[axis] // index.size, index.size)
+        folded = writer.reshape(number, split)
+        return writer.write("sum", (folded,), (axis,), _replace(shape, axis, index.size))
     return writer.write("scatter", (number,), (axis, index), _replace(shape, axis, index.size))
 
 
@@ -133,10 +156,9 @@ def _irfft(writer: Writer, number: int, axis: int, n: int) -> int:
 
 def _source(writer: Writer, number: int, axis: int, c: Convolution) -> int:
     if c.kind == "symmetric_toeplitz":
-        size = writer.shape(number)[axis]
-        positions = tuple(abs(k - c.columns + 1) for k in range(c.rows + c.columns - 1))
-        mirror = IndexMap("table", (len(positions),), size, positions)
-        number = _gather(writer, number, axis, mirror)
+        size, count = writer.shape(number)[axis], c.rows + c.columns - 1
+        mirror = IndexMap("mirror", (count,), size, (c.columns - 1,))
+        number = _gather_line(writer, number, axis, mirror)
     number = _rfft(writer, number, axis, c.length)
     if c.is_adjoint:
         number = writer.write("conj", (number,), (), writer.shape(number), is_complex=True)

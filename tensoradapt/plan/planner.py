@@ -177,7 +177,7 @@ def plan_expression(
         )
     asked = layer(delta, mode, bias, has_bias)
     training = mode == "train"
-    pool = _pool(asked, delta.shape, mode, rates, merge_allowed, (*SAMPLES, tokens))
+    pool = _pool(asked, delta.shape, mode, rates, merge_allowed, (*SAMPLES, tokens), training)
     ranked = sorted(
         (
             Candidate(c.name, c.program, program_cost(c.program, tokens, rates, training), c.notes)
@@ -198,16 +198,24 @@ def schedule(
     bias: Expr | None = None,
     has_bias: bool = False,
     merge_allowed: bool = True,
+    training: bool | None = None,
 ) -> Schedule:
     """The cheapest program for every token count, with at most three thresholds."""
     asked = layer(delta, mode, bias, has_bias)
-    pool = _pool(asked, delta.shape, mode, rates, merge_allowed, SAMPLES)
-    return _envelope(pool, rates, mode == "train")
+    training = mode == "train" if training is None else training
+    pool = _pool(asked, delta.shape, mode, rates, merge_allowed, SAMPLES, training)
+    return _envelope(pool, rates, training)
 
 
 @lru_cache(maxsize=1024)
 def _pool(
-    asked: Layer, shape: Shape, mode: str, rates: Rates, merge_allowed: bool, samples: tuple[int, ...]
+    asked: Layer,
+    shape: Shape,
+    mode: str,
+    rates: Rates,
+    merge_allowed: bool,
+    samples: tuple[int, ...],
+    training: bool,
 ) -> tuple[Candidate, ...]:
     """The distinct programs found at some token counts."""
     names = ["materialized"] if mode == "materialize" else ["factored"]
@@ -220,7 +228,7 @@ def _pool(
     for name in names:
         for tokens in samples if name == "factored" else samples[:1]:
             try:
-                candidate = _candidate(asked, shape, name, mode, rates, tokens)
+                candidate = _candidate(asked, shape, name, mode, rates, tokens, training)
             except TensorAdaptError as error:
                 failure = error
                 continue
@@ -232,9 +240,14 @@ def _pool(
 
 
 def _candidate(
-    asked: Layer, shape: Shape, name: str, mode: str, rates: Rates, tokens: int
+    asked: Layer,
+    shape: Shape,
+    name: str,
+    mode: str,
+    rates: Rates,
+    tokens: int,
+    training: bool,
 ) -> Candidate:
-    training = mode == "train"
     forms = [asked.weight] + ([asked.bias] if asked.bias is not None else [])
     inputs = inputs_of(forms, shape, training)
     if mode != "materialize" and name == "merged" and not any(i.kind == "base" for i in inputs):

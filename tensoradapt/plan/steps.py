@@ -20,7 +20,8 @@ scale                (factor,)                     factor · operand
 ones                 shape                         ones
 dense                (source,)                     a constant matrix, written out
 gather               (axis, index)                 an axis read through an index map
-scatter              (axis, index)                 axes summed into the positions of a map
+windows              (axis, columns)               ``t`` to ``T[i, j] = t[i - j + columns - 1]``
+scatter              (axis, index)                 an axis summed into the positions of a map
 slice                (axis, start, stop)           a part of an axis
 pad                  (axis, before, after)         zeros around an axis
 fold                 (axis,)                       first half minus second half

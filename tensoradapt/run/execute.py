@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_torch_array
 
+from ..algebra.indexing import IndexMap
 from ..errors import ShapeError, ValueMissingError
 from ..network.form import Selection, TransformMatrix
 from ..plan.steps import Input, Program, Step
@@ -145,6 +146,12 @@ def _gather(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
     return a.take(v[0], step.settings[0], step.settings[1])
 
 
+def _windows(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
+    axis, columns = step.settings
+    size = v[0].shape[axis]
+    return a.take(v[0], axis, IndexMap("toeplitz", (size - columns + 1, columns), size, (columns,)))
+
+
 def _scatter(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
     axis, index = step.settings
     found, signs = positions(index)
@@ -227,6 +234,7 @@ KERNELS: dict[str, Kernel] = {
     "ones": lambda a, s, v: a.constant("ones", s.shape),
     "dense": _dense,
     "gather": _gather,
+    "windows": _windows,
     "scatter": _scatter,
     "slice": _slice,
     "pad": _pad,

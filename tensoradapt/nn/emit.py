@@ -1,0 +1,245 @@
+"""Emitting programs: the steps of a plan as readable torch source.
+
+The source of a program is a plain function of tensors, generic in the token count: no string,
+no dispatch and no planning is left in it, so a call makes the tensor operations that a person
+would have written by hand, and torch's own transformations (autograd, compile, vmap) see
+nothing but those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from array_api_compat import torch as xp
+from torch import Tensor
+
+from ..plan.steps import Input, Program, Step
+from ..run.elementwise import apply_function
+from ..run.execute import dense_constant
+from ..run.floats import FloatArithmetic
+from ..run.matrix_functions import apply_matrix_function
+from ..run.positions import positions
+
+MODULE = "<tensoradapt program>"
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """An array that a program needs besides its inputs: ``kind`` and what it is made from."""
+
+    kind: str
+    settings: tuple[Any, ...]
+
+    def array(self) -> np.ndarray:
+        """The array: int64 positions, or float64 values to be cast to the compute type."""
+        match self.kind:
+            case "positions":
+                return positions(self.settings[0])[0].reshape(-1)
+            case "signs":
+                index, after = self.settings
+                signs = positions(index)[1]
+                assert signs is not None
+                return signs.reshape(signs.shape + (1,) * after).astype(np.float64)
+            case "ones":
+                return np.ones(self.settings)
+            case _:
+                return dense_constant(self.settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """A program as a function of its inputs and constants, and its source."""
+
+    source: str
+    constants: tuple[Constant, ...]
+    function: Callable[..., Tensor]
+
+
+@lru_cache(maxsize=2048)
+def emit(program: Program) -> Emitted:
+    """Write a program as source and compile it to a function ``run(*inputs, *constants)``."""
+    lines, constants, objects = _Lines(program).all()
+    count = len(constants)
+    arguments = [_argument(k, entry) for k, entry in enumerate(program.inputs)]
+    arguments += [f"c{k}" for k in range(count)]
+    body = "\n".join(f"    {line}" for line in lines)
+    source = f"def run({', '.join(arguments)}):\n{body}\n"
+    names: dict[str, Any] = {"torch": torch, "F": torch.nn.functional, **_NAMES, **objects}
+    exec(compile(source, MODULE, "exec"), names)
+    return Emitted(source, tuple(constants), names["run"])
+
+
+_NAMES: dict[str, Any] = {
+    "elementwise": lambda a, f: apply_function(xp, a, f),
+    "norm": lambda a, axes: FloatArithmetic(a).norm(a, axes),
+    "matrix_function": lambda a, kind, settings: apply_matrix_function(xp, a, kind, settings),
+}
+
+
+def _argument(k: int, entry: Input) -> str:
+    return {"x": "x", "base": "w0", "bias": "b0"}.get(entry.kind, f"v{k}")
+
+
+class _Lines:
+    """Writes one line per step."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.constants: list[Constant] = []
+        self.objects: dict[str, Any] = {}
+
+    def all(self) -> tuple[list[str], list[Constant], dict[str, Any]]:
+        """The lines of the body, the constants, and the objects that the lines name."""
+        lines = [
+            f"# {entry.name}: {_argument(k, entry)} {entry.shape}".replace("-1", "T")
+            for k, entry in enumerate(self.program.inputs)
+        ]
+        for number, step in self.program.numbered():
+            shape = ", ".join("T" if n == -1 else str(n) for n in step.shape)
+            lines.append(f"v{number} = {self._line(step)}  # ({shape})")
+        lines.append(f"return {self._name(self.program.result)}")
+        return lines, self.constants, self.objects
+
+    def _name(self, number: int) -> str:
+        value = self.program.value(number)
+        return _argument(number, value) if isinstance(value, Input) else f"v{number}"
+
+    def _constant(self, kind: str, settings: tuple[Any, ...]) -> str:
+        constant = Constant(kind, settings)
+        if constant not in self.constants:
+            self.constants.append(constant)
+        return f"c{self.constants.index(constant)}"
+
+    def _object(self, value: Any) -> str:
+        name = f"o{len(self.objects)}"
+        self.objects[name] = value
+        return name
+
+    def _line(self, step: Step) -> str:
+        v = [self._name(k) for k in step.operands]
+        write = getattr(self, f"_{step.operation}", None)
+        return write(step, v) if write is not None else _PLAIN[step.operation](step, v)
+
+    def _dense(self, step: Step, v: list[str]) -> str:
+        return self._constant("dense", step.settings)
+
+    def _ones(self, step: Step, v: list[str]) -> str:
+        return self._constant("ones", step.shape)
+
+    def _gather(self, step: Step, v: list[str]) -> str:
+        axis, index = step.settings
+        where = self._constant("positions", (index,))
+        text = f"torch.index_select({v[0]}, {axis}, {where})"
+        if len(index.shape) != 1:
+            text += f".reshape({_sizes(step.shape)})"
+        if positions(index)[1] is None:
+            return text
+        after = len(step.shape) - axis - len(index.shape)
+        return f"{text} * {self._constant('signs', (index, after))}"
+
+    def _scatter(self, step: Step, v: list[str]) -> str:
+        axis, index = step.settings
+        where = self._constant("positions", (index,))
+        value = v[0]
+        if positions(index)[1] is not None:
+            value = f"({value} * {self._constant('signs', (index, len(step.shape) - axis - 1))})"
+        zeros = f"{v[0]}.new_zeros({_zeros(step, v[0], axis)})"
+        return f"torch.index_add({zeros}, {axis}, {where}, {value})"
+
+    def _map(self, step: Step, v: list[str]) -> str:
+        function = step.settings[0]
+        if function.name in ("sin", "cos", "tanh", "exp", "sigmoid", "relu", "abs"):
+            return f"torch.{function.name}({v[0]})"
+        return f"elementwise({v[0]}, {self._object(function)})"
+
+
+def _zeros(step: Step, name: str, axis: int) -> str:
+    sizes = [f"{name}.shape[{a}]" if n < 0 else str(n) for a, n in enumerate(step.shape)]
+    return ", ".join(sizes)
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return ", ".join(str(-1 if n < 0 else n) for n in shape) or "()"
+
+
+def _permute(step: Step, v: list[str]) -> str:
+    return f"{v[0]}.t()" if step.settings == (1, 0) else f"{v[0]}.permute{step.settings}"
+
+
+def _diagonal(step: Step, v: list[str]) -> str:
+    first, second = step.settings
+    return f"torch.diagonal({v[0]}, 0, {first}, {second})"
+
+
+def _sum(step: Step, v: list[str]) -> str:
+    return f"torch.sum({v[0]}, {step.settings})"
+
+
+def _matmul(step: Step, v: list[str]) -> str:
+    return f"torch.{'mm' if len(step.shape) == 2 else 'bmm'}({v[0]}, {v[1]})"
+
+
+def _alpha(step: Step) -> str:
+    return "" if step.settings[0] == 1 else f", alpha={float(step.settings[0])!r}"
+
+
+def _scale(step: Step, v: list[str]) -> str:
+    return f"{v[0]} * {float(step.settings[0])!r}"
+
+
+def _windows(step: Step, v: list[str]) -> str:
+    axis, columns = step.settings
+    text = f"{v[0]}.unfold({axis}, {columns}, 1)"
+    last = len(step.shape) - 1
+    order = (*range(axis + 1), last, *range(axis + 1, last))
+    moved = text if order == tuple(range(last + 1)) else f"{text}.permute{order}"
+    return f"{moved}.flip({axis + 1})"
+
+
+def _slice(step: Step, v: list[str]) -> str:
+    axis, start, stop = step.settings
+    return f"{v[0]}.narrow({axis}, {start}, {stop - start})"
+
+
+def _pad(step: Step, v: list[str]) -> str:
+    axis, before, after = step.settings
+    widths = (0, 0) * (len(step.shape) - axis - 1) + (before, after)
+    return f"F.pad({v[0]}, {widths})"
+
+
+def _fold(step: Step, v: list[str]) -> str:
+    (axis,) = step.settings
+    half = step.shape[axis]
+    return f"{v[0]}.narrow({axis}, 0, {half}) - {v[0]}.narrow({axis}, {half}, {half})"
+
+
+_PLAIN: dict[str, Callable[[Step, list[str]], str]] = {
+    "reshape": lambda s, v: f"{v[0]}.reshape({_sizes(s.shape)})",
+    "permute": _permute,
+    "diagonal": _diagonal,
+    "sum": _sum,
+    "multiply": lambda s, v: f"{v[0]} * {v[1]}",
+    "matmul": _matmul,
+    "add": lambda s, v: f"torch.add({v[0]}, {v[1]}{_alpha(s)})",
+    "addmm": lambda s, v: f"torch.addmm({v[0]}, {v[1]}, {v[2]}{_alpha(s)})",
+    "linear": lambda s, v: f"F.linear({', '.join(v)})",
+    "scale": _scale,
+    "windows": _windows,
+    "slice": _slice,
+    "pad": _pad,
+    "fold": _fold,
+    "unfold": lambda s, v: f"torch.cat([{v[0]}, -{v[0]}], {s.settings[0]})",
+    "rfft": lambda s, v: f"torch.fft.rfft({v[0]}, {s.settings[1]}, {s.settings[0]})",
+    "irfft": lambda s, v: f"torch.fft.irfft({v[0]}, {s.settings[1]}, {s.settings[0]})",
+    "conj": lambda s, v: f"torch.conj({v[0]})",
+    "norm": lambda s, v: f"norm({v[0]}, {s.settings})",
+    "matrix_function": lambda s, v: (
+        f"matrix_function({v[0]}, {s.settings[0]!r}, {tuple(s.settings[1:])})"
+    ),
+    "hold": lambda s, v: f"{v[0]}.detach()",
+}
