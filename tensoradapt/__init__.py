@@ -1,1 +1,93 @@
-"""tensoradapt: every fine-tuning update as one formula."""
+"""tensoradapt: write the update of a fine-tuned weight once, as a formula.
+
+From the formula come the planned forward and backward, the merge, the counts, a rank bound and
+a PyTorch layer. ``import tensoradapt as ta`` loads the algebra only; numpy, torch and the
+planner's helpers are loaded with the first function that needs them.
+
+>>> import tensoradapt as ta
+>>> from tensoradapt import zoo
+>>> e = zoo.loha(rank=4).on((768, 3072))
+>>> int(ta.rank_bound(e)), int(ta.count(e))
+(16, 30720)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .algebra import *
+from .algebra import __all__ as _algebra
+from .errors import TensorAdaptError
+from .structure import Fixed, Method, Structure, Update, method, methods
+
+if TYPE_CHECKING:
+    from .analysis.bound import RankBound, rank_bound
+    from .analysis.count import Count, count
+    from .documents import from_json, to_json
+    from .network.lower import lower
+    from .planning.planner import Plan
+    from .planning.door import plan
+    from .run.evaluate import evaluate
+    from .run.readings import apply, materialize
+    from .run.sample import sample
+    from .spelling import as_structure, parse
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Count": "analysis.count",
+    "Plan": "planning.planner",
+    "RankBound": "analysis.bound",
+    "apply": "run.readings",
+    "as_structure": "spelling",
+    "count": "analysis.count",
+    "evaluate": "run.evaluate",
+    "from_json": "documents",
+    "lower": "network.lower",
+    "materialize": "run.readings",
+    "parse": "spelling",
+    "plan": "planning.door",
+    "rank_bound": "analysis.bound",
+    "sample": "run.sample",
+    "to_json": "documents",
+}
+"""Public functions whose modules load more than the algebra, and where they live."""
+
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+    *_algebra,
+    "Count",
+    "Fixed",
+    "Method",
+    "Plan",
+    "RankBound",
+    "Structure",
+    "TensorAdaptError",
+    "Update",
+    "__version__",
+    "apply",
+    "as_structure",
+    "count",
+    "evaluate",
+    "from_json",
+    "lower",
+    "materialize",
+    "method",
+    "methods",
+    "parse",
+    "plan",
+    "rank_bound",
+    "sample",
+    "to_json",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public function with the first use of its name."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "parse":
+        import_module(".zoo", __name__)  # so that the published methods have names
+    return getattr(import_module("." + _LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

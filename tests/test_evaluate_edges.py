@@ -16,6 +16,7 @@ from tensoradapt.algebra.nodes import MatrixFunction
 from tensoradapt.errors import ShapeError, UnsupportedError, ValueMissingError
 from tensoradapt.run.evaluate import evaluate, rule
 from tensoradapt.run.floats import FloatArithmetic
+from tests.libraries import LIBRARIES, Library
 from tests.node_cases import a, b, drawn, leaf, q, reflections, u, v, w
 
 # --- edges --------------------------------------------------------------------------------
@@ -53,6 +54,14 @@ def test_softmax_keeps_the_first_of_ties_and_all_when_count_is_large() -> None:
     assert_allclose(got[0] / got[1], np.e)
 
 
+@pytest.mark.parametrize("library", LIBRARIES, ids=str)
+def test_many_ties_are_kept_in_order(library: Library) -> None:
+    x = np.random.default_rng(0).integers(0, 2, 5000).astype(np.float64)
+    expr = ta.softmax_top(leaf("x", 5000), 1000)
+    got = np.asarray(evaluate(expr, library.arrays({"x": x})))
+    assert np.array_equal(np.flatnonzero(got), np.flatnonzero(x)[:1000])
+
+
 def test_matrix_functions_of_zero_are_exactly_zero_and_keep_small_digits() -> None:
     for kind, settings in (("cayley", (1,)), ("neumann", (3,)), ("exponential", ())):
         expr = MatrixFunction(q, kind, settings)
@@ -75,8 +84,11 @@ def test_half_precision_norms_do_not_overflow() -> None:
 
 
 def test_mixed_dtypes_are_promoted() -> None:
-    values = {"a": torch.ones(3, 4, dtype=torch.float32)}
-    got = evaluate(a + w, values, base=torch.ones(3, 4, dtype=torch.bfloat16))
+    values = {"q": torch.ones(4, 4, dtype=torch.bfloat16)}
+    got = evaluate(w @ q, values, base=torch.ones(3, 4, dtype=torch.float32))
+    assert got.dtype == torch.float32
+    half = {"q": torch.ones(4, 4, dtype=torch.float16)}
+    got = evaluate(w @ q, half, base=torch.ones(3, 4, dtype=torch.bfloat16))
     assert got.dtype == torch.float32
 
 

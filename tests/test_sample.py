@@ -27,7 +27,7 @@ W = np.random.default_rng(7).standard_normal((6, 5))
 w = base(6, 5)
 
 
-def first(start: Start, *shape: int, **settings: Any) -> np.ndarray:
+def first(start: Start, *shape: int, **settings: Any) -> Any:
     return sample(parameter("leaf", *shape, start=start), **settings)["leaf"]
 
 
@@ -296,7 +296,8 @@ def test_a_group_is_sampled_together_with_a_base_each() -> None:
     exprs = [ta.scale_rows(m, shared) for m in own]
     values = sample(exprs, base=bases)
     assert list(values) == ["m0", "C", "m1"]
-    assert_allclose(values["m0"], 2) and assert_allclose(values["m1"], sqrt(5))
+    assert_allclose(values["m0"], 2)
+    assert_allclose(values["m1"], sqrt(5))
 
 
 # --- errors -------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def _product(a: Factor, b: Factor) -> Factor:
 def divide(left: Expr | Number, right: Expr | Number) -> Expr:
     """Elementwise division; 1/0 is 0."""
     if isinstance(right, Expr):
-        inverse = apply("reciprocal", right)
+        inverse = elementwise("reciprocal", right)
         return multiply(inverse, left)
     if right == 0:
         raise StructureError(
@@ -250,54 +250,54 @@ def linear_transform(operand: Expr, kind: str, axis: int = 0) -> Expr:
 # --- barriers ----------------------------------------------------------------------------
 
 
-def apply(name: str, operand: Expr, *settings: float) -> Expr:
+def elementwise(name: str, operand: Expr, *settings: float) -> Expr:
     """An elementwise function of the table ``functions.FUNCTIONS``."""
     return Map(operand, Function(name, tuple(float(s) for s in settings)))
 
 
 def sin(operand: Expr) -> Expr:
     """Elementwise sine."""
-    return apply("sin", operand)
+    return elementwise("sin", operand)
 
 
 def cos(operand: Expr) -> Expr:
     """Elementwise cosine."""
-    return apply("cos", operand)
+    return elementwise("cos", operand)
 
 
 def tanh(operand: Expr) -> Expr:
     """Elementwise hyperbolic tangent."""
-    return apply("tanh", operand)
+    return elementwise("tanh", operand)
 
 
 def exp(operand: Expr) -> Expr:
     """Elementwise exponential."""
-    return apply("exp", operand)
+    return elementwise("exp", operand)
 
 
 def relu(operand: Expr) -> Expr:
     """Elementwise max(x, 0)."""
-    return apply("relu", operand)
+    return elementwise("relu", operand)
 
 
 def sigmoid(operand: Expr) -> Expr:
     """Elementwise logistic function."""
-    return apply("sigmoid", operand)
+    return elementwise("sigmoid", operand)
 
 
 def clip(operand: Expr, low: float, high: float) -> Expr:
     """Elementwise restriction to [low, high]."""
-    return apply("clip", operand, low, high)
+    return elementwise("clip", operand, low, high)
 
 
 def softmax_top(operand: Expr, count: int) -> Expr:
     """Softmax over the largest ``count`` entries of the last axis, zero elsewhere."""
-    return apply("softmax_top", operand, count)
+    return elementwise("softmax_top", operand, count)
 
 
 def polynomial(operand: Expr, *coefficients: float) -> Expr:
     """Elementwise ``Σ_k coefficients[k] x^k``."""
-    return apply("polynomial", operand, *coefficients)
+    return elementwise("polynomial", operand, *coefficients)
 
 
 def norm(operand: Expr, *axes: int) -> Expr:

@@ -401,6 +401,12 @@ class MatrixFunction(Expr):
                 "It needs square matrices in the last two axes.",
                 "Reshape the operand to (..., n, n).",
             )
+        if self.kind == "orthonormal" and shape[-1] > shape[-2]:
+            raise ShapeError(
+                f"orthonormal of an expression of shape {shape} was asked for.",
+                f"{shape[-1]} columns of {shape[-2]} elements cannot be orthonormal.",
+                "Transpose the operand, or give it at most as many columns as rows.",
+            )
         return (*shape[:-1], shape[-2]) if self.kind == "householder" else shape
 
 

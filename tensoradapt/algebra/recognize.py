@@ -77,9 +77,9 @@ def _elementwise(operands: Operands, output: Axes) -> Found:
 
 def _outer(operands: Operands, output: Axes) -> Found:
     """``"o, i -> o i"``: u vᵀ."""
-    names = _names(output)
+    names = _names(output) or ()
     owners = {axes: k for k, axes in operands.items()}
-    if names is None or len(names) != 2 or len(operands) != 2 or len(owners) != 2:
+    if len(names) != 2 or len(operands) != 2 or len(owners) != 2:
         return None
     first, second = owners.get(((names[0],),)), owners.get(((names[1],),))
     if first is None or second is None:
@@ -89,8 +89,8 @@ def _outer(operands: Operands, output: Axes) -> Found:
 
 def _unary(operands: Operands, output: Axes) -> Found:
     """``"i j -> j i"``: the transpose."""
-    ((position, axes), *more) = operands.items()
-    if not more and len(axes) > 1 and _names(axes) is not None and output == axes[::-1]:
+    position, axes = next(iter(operands.items()))
+    if len(operands) == 1 and len(axes) > 1 and _names(axes) is not None and output == axes[::-1]:
         return Use(position, TRANSPOSED)
     return None
 
@@ -131,13 +131,13 @@ class _Graph:
 def _graph(operands: Operands) -> _Graph | None:
     graph = _Graph([], {})
     for position, axes in operands.items():
-        names = _names(axes)
-        if names is None or len(names) > 2:
-            return None
-        if len(names) == 2:
-            graph.edges.append((position, *names))
-        else:
-            graph.marks.setdefault(names[0], []).append(position)
+        match _names(axes):
+            case (row, column):
+                graph.edges.append((position, row, column))
+            case (index,):
+                graph.marks.setdefault(index, []).append(position)
+            case _:
+                return None
     return graph
 
 
@@ -177,8 +177,8 @@ def _vector(graph: _Graph, start: str, stop: str, keeps: bool) -> Found:
             return None
         inner = [Use(k, DIAGONAL) for k in marks[1:-1]]
         return _product([Use(marks[0], TRANSPOSED), *inner, Use(marks[-1])])
-    paths = graph.paths(start, stop)
-    if not paths or len(paths) != 1 or start == stop:
+    paths = graph.paths(start, stop) if start != stop else None
+    if not paths or len(paths) != 1:
         return None
     before: list[Use | Form] = _diagonals(graph, start)
     if not keeps:

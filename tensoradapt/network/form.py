@@ -17,7 +17,7 @@ from ..algebra.expression import Expr
 from ..algebra.expression import Factor as Scalar
 from ..algebra.functions import Function
 from ..algebra.indexing import IndexMap
-from ..algebra.nodes import AtStart, Base, BaseBias, Frozen, Parameter
+from ..algebra.nodes import Base, BaseBias, Frozen, Parameter
 
 Shape = tuple[int, ...]
 Group = tuple[int, ...]
@@ -196,8 +196,6 @@ def source_name(source: Source) -> str:
     match source:
         case Parameter() | Frozen():
             return source.name
-        case AtStart(operand):
-            return f"{source_name(operand)}@start"
         case Base():
             return "W0"
         case BaseBias():

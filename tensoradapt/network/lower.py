@@ -14,7 +14,6 @@ from itertools import product
 from ..algebra.expression import Expr
 from ..algebra.indexing import IndexMap
 from ..algebra.nodes import (
-    AtStart,
     Base,
     BaseBias,
     Concatenate,
@@ -34,7 +33,8 @@ from ..algebra.nodes import (
     Transform,
     Window,
 )
-from ..algebra.walk import children, rewrite, topological
+from ..algebra.snapshot import distribute_snapshots
+from ..algebra.walk import children, topological
 from ..errors import UnsupportedError
 from .form import Factor, Network, NormalForm, Ones, Opaque, Selection, Source, TransformMatrix
 from .indices import Group, Indices, NoRefinement
@@ -73,6 +73,7 @@ def lower(expr: Expr) -> NormalForm:
     >>> lower(w + (v - w)) == lower(v)
     True
     """
+    expr = distribute_snapshots(expr)
     known: dict[Expr, Terms] = {}
     for sub in topological(expr):
         known[sub] = _lower(sub, tuple(known[child] for child in children(sub)))
@@ -156,23 +157,6 @@ def _(expr: Hold, operands: tuple[Terms, ...]) -> Terms:
 def _held(factor: Factor) -> Factor:
     constant = isinstance(factor.source, Ones | Selection | TransformMatrix | Frozen | Base)
     return factor if constant else Factor(factor.source, factor.axes, True)
-
-
-@_lower.register
-def _(expr: AtStart, operands: tuple[Terms, ...]) -> Terms:
-    if isinstance(expr.operand, Parameter | Frozen):
-        return [single(expr, expr.shape)]
-    moved = rewrite(expr.operand, _start_leaf)
-    known: dict[Expr, Terms] = {}
-    for sub in topological(moved):
-        known[sub] = _lower(sub, tuple(known[child] for child in children(sub)))
-    return known[moved]
-
-
-def _start_leaf(sub: Expr) -> Expr:
-    if isinstance(sub, AtStart) and isinstance(sub.operand, AtStart):
-        return sub.operand
-    return AtStart(sub) if isinstance(sub, Parameter | Frozen) else sub
 
 
 # --- products ----------------------------------------------------------------------------

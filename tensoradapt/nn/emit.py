@@ -18,7 +18,7 @@ import torch
 from array_api_compat import torch as xp
 from torch import Tensor
 
-from ..plan.steps import Input, Program, Step
+from ..planning.steps import Input, Program, Step
 from ..run.elementwise import apply_function
 from ..run.execute import dense_constant
 from ..run.floats import FloatArithmetic

@@ -146,6 +146,8 @@ class Adapted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the original and every update to ``x``, of shape ``(..., in)``."""
         base = self.base_layer
+        if x.is_nested:
+            return self._ragged(x)
         if self.original is not None:
             self._refuse_training()
             return base(x)
@@ -196,6 +198,12 @@ class Adapted(nn.Module):
         with without_autocast(x, autocast):
             typed = tuple(leaf.to(dtype) for leaf in leaves)
             return adapter.operator.delta(x.to(dtype), weight, bias, typed)
+
+    def _ragged(self, x: Tensor) -> Tensor:
+        """A batch of sequences of different lengths, as torch's encoder makes of a mask."""
+        parts = x.unbind()
+        y = self.forward(torch.cat(parts)).split([part.shape[0] for part in parts])
+        return torch.nested.as_nested_tensor(list(y), layout=x.layout)
 
     def _refuse_training(self) -> None:
         trains = any(leaf.requires_grad for leaf in self.leaves.parameters()) or any(

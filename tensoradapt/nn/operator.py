@@ -17,8 +17,8 @@ from ..algebra.expression import Expr
 from ..algebra.nodes import Parameter
 from ..algebra.walk import leaves as leaves_of
 from ..algebra.walk import snapshots
-from ..plan.planner import Plan, Schedule, plan_expression, schedule
-from ..plan.rates import CPU, GPU, Rates
+from ..planning.planner import Plan, Schedule, plan_expression, schedule
+from ..planning.rates import CPU, GPU, Rates
 from ..structure import Update
 from .emit import Constant, Emitted, emit
 

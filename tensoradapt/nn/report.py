@@ -39,8 +39,10 @@ class SiteReport:
         At most this is the rank of ΔW, whatever the values; None without a weight part.
     strength : float
         The factor of ΔW.
+    program : str
+        How a training step runs for the number of tokens asked about, in a few words.
     plan : str
-        How it runs for the number of tokens asked about.
+        The whole plan as text.
     n_bytes : int
         Memory of this layer's own leaves.
     is_merged : bool
@@ -60,6 +62,7 @@ class SiteReport:
     shared: int
     rank_bound: int | None
     strength: float
+    program: str
     plan: str
     n_bytes: int
     is_merged: bool
@@ -137,7 +140,7 @@ def _row(site: SiteReport) -> list[str]:
         f"{site.shared:,}",
         "–" if site.rank_bound is None else str(site.rank_bound),
         f"{site.n_bytes:,}",
-        site.plan.split("\n")[0],
+        site.program,
     ]
 
 
@@ -201,7 +204,7 @@ def _site(
     assert isinstance(own, Leaves)
     everything = module.leaf_tensors(name)
     shared = [leaf for leaf, is_shared in adapter.places.items() if is_shared]
-    kept = module.original
+    kept, plan = module.original, adapter.operator.plan(tokens)
     return SiteReport(
         path=path,
         name=name,
@@ -212,7 +215,8 @@ def _site(
         shared=_count(everything[leaf] for leaf in shared),
         rank_bound=_bound(adapter.update.weight, bounds),
         strength=adapter.strength,
-        plan=str(adapter.operator.plan(tokens)),
+        program=plan.chosen.name,
+        plan=str(plan),
         n_bytes=sum(t.numel() * t.element_size() for t in own.tensors().values()),
         is_merged=module.is_merged,
         kept_bytes=0 if kept is None else kept.n_bytes,

@@ -14,7 +14,7 @@ from array_api_compat import is_torch_array
 from ..algebra.indexing import IndexMap
 from ..errors import ShapeError, ValueMissingError
 from ..network.form import Selection, TransformMatrix
-from ..plan.steps import Input, Program, Step
+from ..planning.steps import Input, Program, Step
 from .arrays import Array, array_like, index_like
 from .floats import FloatArithmetic
 from .positions import positions

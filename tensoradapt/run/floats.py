@@ -182,7 +182,7 @@ class FloatArithmetic:
     def norm(self, a: Array, axes: tuple[int, ...]) -> Array:
         """``√Σ a²`` over the axes, with gradient 0 at a zero; half precision sums in float32."""
         wide = self._wide(a)
-        squares = self.xp.sum(wide * wide, axis=axes) if axes else wide * wide
+        squares = self.xp.sum(wide * wide, axis=axes)
         return self.xp.astype(safe_sqrt(self.xp, squares), a.dtype, copy=False)
 
     def matrix_function(self, a: Array, kind: str, settings: tuple[int, ...]) -> Array:

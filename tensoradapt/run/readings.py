@@ -8,7 +8,7 @@ from math import prod
 
 from ..algebra.expression import Expr
 from ..errors import ShapeError
-from ..plan.planner import Schedule, schedule
+from ..planning.planner import Schedule, schedule
 from .arrays import Array, namespace
 from .execute import execute
 

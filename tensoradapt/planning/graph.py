@@ -14,7 +14,8 @@ from math import prod
 from typing import Any
 
 from ..algebra.indexing import IndexMap
-from ..network.form import Factor, Network, Ones, Selection, TransformMatrix
+from ..algebra.nodes import Parameter
+from ..network.form import Factor, Network, Ones, Opaque, Selection, TransformMatrix
 from .fourier import Convolution, convolution
 from .steps import TOKENS
 
@@ -99,9 +100,6 @@ def graphs(network: Network, with_x: bool, trains: bool) -> list[Graph]:
 
 def factor_trains(factor: Factor) -> bool:
     """Whether a gradient flows into any leaf of a factor."""
-    from ..algebra.nodes import Parameter
-    from ..network.form import Opaque
-
     if factor.held:
         return False
     if isinstance(factor.source, Opaque):

@@ -12,7 +12,7 @@ from math import prod
 
 from ..algebra.expression import Factor as Scalar
 from ..algebra.expression import Expr
-from ..algebra.nodes import AtStart, Base, BaseBias, Frozen, Parameter
+from ..algebra.nodes import Base, BaseBias, Frozen, Parameter
 from ..errors import UnsupportedError
 from ..network.form import Network, NormalForm, Opaque
 from .contract import Contraction, factor_value
@@ -250,8 +250,6 @@ def _input(source: Expr, training: bool) -> Input:
             return Input("base", "base", source.shape)
         case BaseBias():
             return Input("bias", "bias", source.shape)
-        case AtStart(Parameter() | Frozen() as leaf):
-            return Input("leaf", f"{leaf.name}@start", source.shape)
         case Parameter():
             return Input("leaf", source.name, source.shape, training)
         case Frozen():

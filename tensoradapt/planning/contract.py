@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..algebra.nodes import AtStart, Base, BaseBias
-from ..network.form import Factor, Network, Ones, Opaque, Selection
+from ..algebra.nodes import Base, BaseBias, Frozen, Parameter
+from ..network.form import Factor, Network, Ones, Opaque, Selection, TransformMatrix
 from .graph import TOKEN_INDEX, Graph, Vertex
 from .kernels import apply_move
 from .order import Apply, Join, Leaf, Order, Search, Tree
@@ -189,15 +189,14 @@ def factor_value(writer: Writer, factor: Factor, opaque: dict[Opaque, int]) -> i
             number = writer.input("base", "base")
         case BaseBias():
             number = writer.input("bias", "bias")
-        case AtStart(operand):
-            number = writer.input(f"{operand.name}@start")  # type: ignore[attr-defined]
-        case Selection():
-            shape = tuple(source.index.shape) + (source.index.size,)
-            return writer.write("dense", (), (source,), shape)
+        case Selection(index):
+            return writer.write("dense", (), (source,), (*index.shape, index.size))
+        case TransformMatrix(_, n):
+            return writer.write("dense", (), (source,), (n, n))
+        case Parameter() | Frozen():
+            number = writer.input(source.name)
         case _:
-            if hasattr(source, "kind"):
-                return writer.write("dense", (), (source,), (source.size, source.size))  # type: ignore[union-attr]
-            number = writer.input(source.name)  # type: ignore[union-attr]
+            raise AssertionError(f"{source!r} is no factor")
     if factor.held:
         return writer.write("hold", (number,), (), writer.shape(number))
     return number
