@@ -276,7 +276,7 @@ def map_case(name: str) -> Case:
     operand = a * a if name == "sqrt" else a
     return Case(
         name,
-        ta.apply(name, operand, *settings),
+        ta.elementwise(name, operand, *settings),
         lambda x: formula(x["a"] ** 2 if name == "sqrt" else x["a"]),
     )
 

@@ -12,7 +12,14 @@ from numpy.testing import assert_allclose
 from tensoradapt.algebra import nodes as algebra_nodes
 from tensoradapt.algebra.expression import Expr
 from tensoradapt.algebra.functions import FUNCTIONS
-from tensoradapt.algebra.nodes import MATRIX_FUNCTIONS, TRANSFORMS, MatrixFunction
+from tensoradapt.algebra.nodes import (
+    MATRIX_FUNCTIONS,
+    TRANSFORMS,
+    Base,
+    BaseBias,
+    MatrixFunction,
+    Parameter,
+)
 from tensoradapt.algebra.walk import topological
 from tensoradapt.run.evaluate import evaluate
 from tests.libraries import LIBRARIES, Library
@@ -79,3 +86,13 @@ def test_the_cases_cover_every_node_function_transform_and_kind() -> None:
         if isinstance(sub, MatrixFunction)
     }
     assert kinds == set(MATRIX_FUNCTIONS)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if "exponential" not in c.name], ids=str)
+def test_every_array_is_made_on_the_device_of_the_values(case: Case) -> None:
+    """Torch's meta device refuses to meet arrays of the CPU; the exponential reads its norm."""
+    if not any(isinstance(sub, Parameter | Base | BaseBias) for sub in topological(case.expr)):
+        return
+    values = {k: torch.tensor(x, device="meta") for k, x in values_for(case.expr).items()}
+    got = evaluate(case.expr, values, base=values["W"], bias=values["bias"])
+    assert got.device.type == "meta" and tuple(got.shape) == case.expr.shape

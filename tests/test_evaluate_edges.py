@@ -40,7 +40,7 @@ def test_sigmoid_keeps_its_tails() -> None:
 
 def test_nan_is_not_hidden_by_relu_clip_or_sqrt() -> None:
     x = {"v": np.full(6, np.nan)}
-    for expr in (ta.relu(v), ta.clip(v, -1, 1), ta.apply("sqrt", v), 1 / v):
+    for expr in (ta.relu(v), ta.clip(v, -1, 1), ta.elementwise("sqrt", v), 1 / v):
         assert np.isnan(evaluate(expr, x)).all()
 
 

@@ -69,10 +69,10 @@ def test_a_zero_row_has_the_gradient_zero_of_its_norm() -> None:
 
 ZEROS = [
     ta.scale_rows(1 / ta.row_norm(a), a),
-    ta.scale_rows(ta.apply("sqrt", ta.einsum("o i, o i -> o", a, a)), a),
-    ta.scale_rows(1 / ta.apply("sqrt", ta.einsum("o i, o i -> o", a, a)), a),
+    ta.scale_rows(ta.elementwise("sqrt", ta.einsum("o i, o i -> o", a, a)), a),
+    ta.scale_rows(1 / ta.elementwise("sqrt", ta.einsum("o i, o i -> o", a, a)), a),
     Norm(a, ()),
-    ta.apply("abs", a),
+    ta.elementwise("abs", a),
     ta.relu(a),
 ]
 
@@ -87,7 +87,7 @@ def test_gradients_at_a_zero_row_are_finite(expr: Expr) -> None:
 def test_the_documented_gradients_at_zero_are_zero() -> None:
     nothing = torch.zeros(6, dtype=torch.float64)
     for name in ("sqrt", "reciprocal", "relu", "abs"):
-        assert torch.equal(gradient(ta.apply(name, v), v=nothing)["v"], nothing), name
+        assert torch.equal(gradient(ta.elementwise(name, v), v=nothing)["v"], nothing), name
     assert torch.equal(gradient(ta.clip(v, 0.0, 1.0), v=nothing)["v"], nothing)
 
 

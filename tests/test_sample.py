@@ -261,6 +261,18 @@ def test_torch_snapshots_are_copies() -> None:
     assert not torch.equal(values["B"], values["B@start"])
 
 
+@pytest.mark.parametrize("library", LIBRARIES, ids=str)
+def test_a_leaf_that_starts_as_another_leaf_is_a_copy(library: Library) -> None:
+    b = parameter("B", 3, 2, start=begin.normal())
+    c = parameter("C", 3, 2, start=begin.value_of(b))
+    values = sample(b + c - ta.at_start(c), like=library.array(np.zeros(1)))
+    before = np.array(values["B"])
+    values["C"] += 1
+    assert np.array_equal(np.asarray(values["B"]), before)
+    assert np.array_equal(np.asarray(values["C@start"]), before)
+    assert_allclose(np.asarray(values["C"]), before + 1)
+
+
 def test_random_values_are_independent_and_need_no_base() -> None:
     b = parameter("B", 30, 20)
     s = frozen("S", 30, 20, recipe=begin.value_of(base(30, 20)))

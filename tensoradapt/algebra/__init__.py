@@ -1,6 +1,5 @@
 """The algebra of updates: frozen expressions over named leaves, and the words that build them."""
 
-from . import builders as _operators
 from .builders import (
     at_start,
     cayley,
@@ -33,6 +32,7 @@ from .builders import (
     tanh,
     window,
 )
+from .codec import dumps, from_data, loads, to_data
 from .expression import Expr
 from .forms import (
     block_diag,
@@ -51,13 +51,9 @@ from .forms import (
     tucker,
 )
 from .leaves import base, base_bias, exact, eye, frozen, ones, parameter, scaling
+from .outline import tree
+from .render import formula, latex
 from .starts import value_of
-
-try:
-    from .render import formula, latex, tree
-except ImportError:  # pragma: no cover
-    formula = latex = tree = repr  # type: ignore[assignment]
-assert _operators
 
 __all__ = [
     "Expr",
@@ -72,6 +68,7 @@ __all__ = [
     "concatenate",
     "cos",
     "cp",
+    "dumps",
     "einsum",
     "elementwise",
     "exact",
@@ -79,6 +76,7 @@ __all__ = [
     "exponential",
     "eye",
     "formula",
+    "from_data",
     "frozen",
     "hold",
     "householder",
@@ -86,6 +84,7 @@ __all__ = [
     "kron",
     "latex",
     "linear_transform",
+    "loads",
     "low_displacement_rank",
     "low_rank",
     "monarch",
@@ -112,6 +111,7 @@ __all__ = [
     "tanh",
     "tensor_ring",
     "tensor_train",
+    "to_data",
     "toeplitz",
     "tree",
     "tucker",

@@ -10,12 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import tensoradapt as ta
 from tensoradapt import zoo
-from tensoradapt.algebra.builders import einsum
-from tensoradapt.algebra.expression import Expr
-from tensoradapt.algebra.leaves import parameter
 from tensoradapt.algebra.starts import kaiming_uniform, zeros
-from tensoradapt.structure import Fixed, Structure
 
 from .transformer import Configuration
 
@@ -47,7 +44,7 @@ class Candidate:
     name: str
     group: Group
     learning_rate: float
-    structure: Structure | None = None
+    structure: ta.Structure | None = None
 
     @property
     def title(self) -> str:
@@ -55,7 +52,7 @@ class Candidate:
         match self.structure:
             case None:
                 return self.name
-            case Fixed():
+            case ta.Fixed():
                 return f"{self.name} (a formula)"
             case structure:
                 return str(structure)
@@ -70,15 +67,15 @@ def candidates() -> tuple[Candidate, ...]:
     near_equal = {
         "lora": (2e-2, zoo.lora(rank=4)),
         "dora": (2e-2, zoo.dora(within=zoo.lora(rank=3))),
-        "loha": (4e-2, zoo.loha(rank=2)),
+        "loha": (2e-2, zoo.loha(rank=2)),
         "lokr": (2e-2, zoo.lokr(rank=8, decompose_factor=2)),
         "hira": (4e-2, zoo.hira(rank=4)),
-        "hut": (2e-2, zoo.hut(rank=4, reading="multiply")),
+        "hut": (4e-2, zoo.hut(rank=4, reading="multiply")),
         "sine_lora": (2e-2, zoo.sine_lora(rank=4, frequency=10.0)),
-        "vera": (3e-2, zoo.vera(rank=384)),
+        "vera": (4e-2, zoo.vera(rank=384)),
         "lora_xs": (2e-2, zoo.lora_xs(rank=21)),
         "ldr": (1e-2, zoo.ldr(rank=3)),
-        "tt_lora": (2e-2, zoo.tt_lora(rank=5, order=4)),
+        "tt_lora": (1e-2, zoo.tt_lora(rank=5, order=4)),
         "tucker": (2e-2, zoo.tucker(rank=4)),
         "cp": (2e-2, zoo.cp(rank=15)),
         "crossed_blocks": (2e-2, crossed_blocks(4)),
@@ -96,7 +93,7 @@ def candidates() -> tuple[Candidate, ...]:
     )
 
 
-def crossed_blocks(n_blocks: int) -> Structure:
+def crossed_blocks(n_blocks: int) -> ta.Structure:
     """Write a structure that is in no zoo: two block-diagonal factors with a shuffle between.
 
     It has the parameters of a rank of ``n_blocks``, and its rank is bounded by their square.
@@ -109,10 +106,10 @@ def crossed_blocks(n_blocks: int) -> Structure:
     sizes = Configuration()
     width, inner = sizes.width, sizes.expansion * sizes.width
     shapes = ((width, width), (inner, width), (width, inner))
-    return Fixed(tuple(_crossed_blocks(*shape, n_blocks) for shape in shapes))
+    return ta.Fixed(tuple(_crossed_blocks(*shape, n_blocks) for shape in shapes))
 
 
-def _crossed_blocks(out: int, inp: int, n: int) -> Expr:
-    left = parameter("L", n, out // n, n, start=zeros())
-    right = parameter("R", n, inp // n, n, start=kaiming_uniform())
-    return einsum("a o b, b i a -> (a o) (b i)", left, right)
+def _crossed_blocks(out: int, inp: int, n: int) -> ta.Expr:
+    left = ta.parameter("L", n, out // n, n, start=zeros())
+    right = ta.parameter("R", n, inp // n, n, start=kaiming_uniform())
+    return ta.einsum("a o b, b i a -> (a o) (b i)", left, right)

@@ -10,17 +10,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ..algebra.expression import Expr
-from ..errors import StructureError
+from ..analysis.bound import rank_bound
 from .adapt import adapted_or_refuse
 from .installing import leaf_parameters, whole
 from .layer import Adapted, Adapter
 from .leaves import Leaves
-
-try:
-    from ..analysis.bound import rank_bound
-except ImportError:
-    rank_bound = None
-
 
 @dataclass(frozen=True, slots=True)
 class SiteReport:
@@ -225,13 +219,10 @@ def _site(
 
 
 def _bound(weight: Expr | None, bounds: dict[Expr, int | None]) -> int | None:
-    if weight is None or rank_bound is None:
+    if weight is None:
         return None
     if weight not in bounds:
-        try:
-            bounds[weight] = int(rank_bound(weight))
-        except StructureError:
-            bounds[weight] = min(weight.shape)
+        bounds[weight] = int(rank_bound(weight))
     return bounds[weight]
 
 

@@ -110,9 +110,28 @@ def evaluate(
         reading = Reading(values, base, bias, arithmetic)
     done: dict[Expr, Array] = {}
     for sub in order:
-        done[sub] = rule(sub, tuple(done[child] for child in children(sub)), reading)
+        quotient = _quotient(sub, done, reading)
+        parts = tuple(done[child] for child in children(sub))
+        done[sub] = rule(sub, parts, reading) if quotient is None else quotient
     # Reductions of numpy arrays to no axes are scalars; a reshape makes arrays of them again.
     return done[expr] if expr.shape else reading.arithmetic.reshape(done[expr], ())
+
+
+def _quotient(expr: Expr, done: Mapping[Expr, Array], reading: Reading) -> Array | None:
+    """``a / b``, which is written as a times the reciprocal of b, as one division.
+
+    Then ``m / ‖V‖`` is exactly 1 where m is that norm, and 0 where the norm is 0.
+    """
+    divide = getattr(reading.arithmetic, "divide", None)
+    if divide is None or not isinstance(expr, Einsum) or len(expr.operands) != 2:
+        return None
+    first, second = expr.operands
+    inverse = isinstance(first, Map) and first.function.name == "reciprocal"
+    plain = expr.pattern.operands[0] == expr.pattern.operands[1] == expr.pattern.output
+    if not (inverse and plain):
+        return None
+    assert isinstance(first, Map)
+    return divide(done[second], done[first.operand])
 
 
 def _float_reading(
@@ -139,7 +158,7 @@ def rule(expr: Expr, parts: Parts, reading: Reading) -> Array:
     raise UnsupportedError(
         f"The value of a node of the type {type(expr).__name__} was asked for.",
         "evaluate has no rule for that type.",
-        f"Register one: @evaluate.rule.register on a function of a {type(expr).__name__}.",
+        f"Register one with tensoradapt.run.evaluate.rule.register({type(expr).__name__}).",
     )
 
 

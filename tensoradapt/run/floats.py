@@ -179,6 +179,12 @@ class FloatArithmetic:
         """An elementwise function; see elementwise.py."""
         return apply_function(self.xp, a, function)
 
+    def divide(self, a: Array, b: Array) -> Array:
+        """``a / b`` elementwise, 0 where b is 0, in one rounding."""
+        zero = b == 0
+        safe = self.xp.where(zero, self.xp.ones_like(b), b)
+        return self.xp.where(zero, self.xp.zeros_like(b), a / safe)
+
     def norm(self, a: Array, axes: tuple[int, ...]) -> Array:
         """``√Σ a²`` over the axes, with gradient 0 at a zero; half precision sums in float32."""
         wide = self._wide(a)

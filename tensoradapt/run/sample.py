@@ -1,7 +1,8 @@
 """Sample: the first value of every leaf of an expression.
 
 Values are computed in numpy float64, whatever library they are for, and cast at the end; so
-numpy, torch and jax start from the same numbers.
+numpy, torch and jax start from the same numbers. Only a leaf that starts as the value of an
+expression is computed again in the library and dtype where it will be used.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..algebra.snapshot import constant_of, snapshot_name
 from ..algebra.starts import normal
 from ..algebra.walk import leaves, snapshots, start_of, topological
 from ..errors import ShapeError, StructureError, ValueMissingError, near
-from .arrays import Array, array_like, to_numpy
+from .arrays import Array, array_like, hold, namespace, to_numpy
 from .draw import draw, signed_qr, signed_svd, stream
 from .evaluate import evaluate
 
@@ -114,7 +115,36 @@ def sample(
         live.update((leaf.name, value(leaf)) for leaf in read if leaf.name not in live)
         names = ((snapshot_name(leaf.name), leaf) for leaf in held)
         begun.update((name, at_start(leaf)) for name, leaf in names if name not in begun)
-    return {name: array_like(value, target) for name, value in (live | begun).items()}
+    result = {name: array_like(value, target) for name, value in (live | begun).items()}
+    if start == "initial" and like is not None:
+        for one, w, b in zip(exprs, bases, biases, strict=True):
+            result |= _recomputed(one, result, w, b, like)
+    return result
+
+
+def _recomputed(
+    expr: Expr, values: Mapping[str, Array], base: Array, bias: Array, like: Array
+) -> dict[str, Array]:
+    """The leaves that start as a value, computed where they will be used.
+
+    A magnitude that starts as a norm must equal that norm to the bit, or ΔW would not be zero.
+    """
+    whole = {"base": base, "bias": bias}
+    cast = {k: None if a is None else array_like(to_numpy(a), like) for k, a in whole.items()}
+    found: dict[str, Array] = {}
+    xp = namespace(like)
+    for leaf in (*leaves(expr), *snapshots(expr)):
+        begin = start_of(leaf)
+        if begin.kind != "value_of" or begin.operand is None:
+            continue
+        needed = {inner.name for inner in leaves(begin.operand)}
+        if needed <= set(values) and not snapshots(begin.operand):
+            value = evaluate(begin.operand, values, **cast)
+            names = (leaf.name, snapshot_name(leaf.name))
+            # A copy each: the value may be another leaf's own array, and training is in place.
+            copies = ((name, xp.asarray(hold(value), copy=True)) for name in names)
+            found.update((name, copy) for name, copy in copies if name in values)
+    return found
 
 
 def _per_expression(given: Array, expr: Expr | Sequence[Expr], what: str) -> list[Array]:

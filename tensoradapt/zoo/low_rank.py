@@ -67,16 +67,14 @@ def dora(w: Base, *, within: Any = _LORA, detach_norm: bool = True) -> Expr:
     -----
     ‖V‖ is the norm of every output row, over all other axes (the paper, which writes its
     weights transposed, calls it the column norm). Start: m = ‖V‖, so ΔW = 0 exactly when the
-    update within is. Written as ``ΔW = (m - ‖V‖)/‖V‖ ⊙ V + ΔW_within``, which is the same and
-    subtracts no two large matrices. A row where V = 0 stays there (1/0 := 0). The bias is not
-    rescaled. LyCORIS adds the dtype's eps to the norm.
+    update within is. A row where V = 0 stays there (1/0 := 0). The bias is not rescaled.
+    LyCORIS adds the dtype's eps to the norm.
     """
-    change = update_of("dora", within, w)
-    v = w + change
+    v = w + update_of("dora", within, w)
     length = row_norm(v)
     m = parameter("m", w.shape[0], start=value_of(length))
     length = hold(length) if detach_norm else length
-    return scale_rows((m - length) / length, v) + change
+    return scale_rows(m / length, v) - w
 
 
 @method(paper="Kopiczko et al. 2024, arXiv:2310.11454")
