@@ -61,5 +61,3 @@ def from_json(text: str) -> Structure | Expr:
     if isinstance(data, dict) and data.get("format") == STRUCTURE_FORMAT:
         return structure_from_data(data.get("structure"))
     return from_data(data)
-
-

@@ -140,13 +140,15 @@ def test_bias_and_penalty():
     model = shuffle(tnn.adapt(make(), nn_models.biased(), where="*_proj", strength=0.5))
     layer, x = model.blocks[0].q_proj, inputs(5, 6)
     assert difference(layer(x), judge(layer, x)) < 1e-5
-    wanted = sum(t["c"].square().sum() for t in _leaves(model))
+    wanted = sum(t["c"].square().sum() for t in _leaves(model) if "c" in t)
     assert torch.allclose(tnn.penalty(model), wanted)
     tnn.penalty(model).backward()
     leaf = layer.leaf_tensors("default")["c"]
     assert torch.allclose(leaf.grad, 2 * leaf)
     without_bias = model.blocks[0].v_proj
-    assert without_bias.adapters["default"].update.bias is None
+    update = without_bias.adapters["default"].update
+    assert update.bias is None and update.penalty is None
+    assert set(without_bias.leaf_tensors("default")) == {"B", "A"}
     assert float(tnn.penalty(tnn.adapt(make(), zoo.lora(rank=2), where="q_proj"))) == 0
 
 

@@ -59,17 +59,13 @@ def test_gradients(structure):
     if "dora" not in str(structure):
         assert torch.autograd.gradcheck(run, (x, *leaves.values()))
         assert torch.autograd.gradgradcheck(run, (x, *leaves.values()))
-    wanted = torch.autograd.grad(judge_with(layer, x).sin().sum(), _trained(layer))
+    wanted = torch.autograd.grad(judge(layer, x).sin().sum(), _trained(layer))
     found = torch.autograd.grad(layer(x).sin().sum(), _trained(layer))
     assert all(difference(a, b) < 1e-8 for a, b in zip(found, wanted, strict=True))
 
 
 def _trained(layer):
     return [p for p in layer.parameters() if p.requires_grad]
-
-
-def judge_with(layer, x):
-    return judge(layer, x)
 
 
 @each
@@ -130,9 +126,7 @@ def test_a_half_base_has_float32_leaves_and_computes_the_branch_in_float32(struc
     ],
 )
 def test_the_type_of_the_leaves_is_selectable(base, asked, leaf):
-    model = adapted(zoo.lora(rank=2), dtype=base, dtype_=asked) if False else make(dtype=base)
-    tnn.adapt(model, zoo.lora(rank=2), where="q_proj", dtype=asked)
-    shuffle(model)
+    model = shuffle(tnn.adapt(make(dtype=base), zoo.lora(rank=2), where="q_proj", dtype=asked))
     assert {p.dtype for p in tnn.parameters(model)} == {leaf}
     layer, x = model.blocks[0].q_proj, inputs(5, 6, dtype=base)
     assert layer(x).dtype == base

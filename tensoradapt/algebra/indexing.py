@@ -190,6 +190,9 @@ _RULES: dict[str, str] = {
     "slice": "a vector with the settings (start, step), step not 0, all inside the axis",
     "shift": "a vector with the settings (n, steps), n at most the axis",
     "reverse": "a vector with the settings (n,), no longer than n, n at most the axis",
+    "wrap": "a vector with the settings (n, steps), n at most the axis",
+    "skew_wrap": "a vector with the settings (n, steps), n at most the axis",
+    "mirror": "a vector with the settings (middle,), no end further from it than the axis is long",
     "permutation": "a vector as long as the axis with the settings (seed,), 0 ≤ seed < 2³²",
     "choice": "no larger than the axis, with the settings (seed,), 0 ≤ seed < 2³²",
 }
@@ -204,7 +207,7 @@ def _fits(kind: str, shape: Shape, size: int, settings: tuple[int, ...]) -> bool
         return prod(shape) <= size and len(settings) == 1 and 0 <= first < 2**32
     if len(shape) != (2 if "circulant" in kind or kind in ("toeplitz", "skew") else 1):
         return False
-    if len(settings) != (2 if kind in ("slice", "shift") else 1):
+    if len(settings) != (2 if kind in ("slice", "shift", "wrap", "skew_wrap") else 1):
         return False
     match kind:
         case "toeplitz":
@@ -214,6 +217,8 @@ def _fits(kind: str, shape: Shape, size: int, settings: tuple[int, ...]) -> bool
         case "slice":
             last = first + settings[1] * (shape[0] - 1)
             return settings[1] != 0 and (not shape[0] or (0 <= first < size and 0 <= last < size))
+        case "mirror":
+            return 0 <= first < size and shape[0] - first <= size
         case "permutation":
             return shape == (size,) and 0 <= first < 2**32
         case "reverse":

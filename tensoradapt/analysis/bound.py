@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import prod
 
 from ..algebra.expression import Expr
@@ -127,9 +128,7 @@ def _network_reason(network: Network) -> Reason:
     names = [f"{_index_place(network, i)} = {network.sizes[i]}" for i in cut.indices]
     names += [f"rank of {source_name(network.factors[k].source)}" for k in cut.bounded]
     inside = tuple(
-        reason
-        for k in cut.bounded
-        if (reason := _opaque_reason(network.factors[k])) is not None
+        reason for k in cut.bounded if (reason := _opaque_reason(network.factors[k])) is not None
     )
     where = ", ".join(names) or "nothing, so a rank-one product"
     return Reason(f"minimum cut of {network} through {where}", cut.value, inside)
@@ -208,7 +207,7 @@ def _is_matrix_product(expr: Einsum) -> bool:
     axes = expr.pattern.operands
     if any(len(a) != 2 or any(len(g) != 1 for g in a) for a in axes):
         return False
-    links = [a[1] == b[0] for a, b in zip(axes, axes[1:], strict=False)]
+    links = [a[1] == b[0] for a, b in pairwise(axes)]
     names = [name for a in axes for g in a for name in g]
     return (
         all(links)

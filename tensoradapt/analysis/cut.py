@@ -91,9 +91,7 @@ def minimum_cut(
     cut = tuple(
         i for i in range(len(network.sizes)) if ("in", i) in side and ("out", i) not in side
     )
-    through = tuple(
-        k for k in bounds if (("f", k, 0) in side) != (("f", k, 1) in side)
-    )
+    through = tuple(k for k in bounds if (("f", k, 0) in side) != (("f", k, 1) in side))
     value = prod(network.sizes[i] for i in cut) * prod(bounds[k] for k in through)
     on_rows = tuple(k for k in range(len(network.factors)) if ("f", k, 0) in side)
     return Cut(value, cut, through, on_rows)

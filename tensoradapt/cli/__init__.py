@@ -1,1 +1,1 @@
-"""."""
+"""The command line: one file per command, and ``app.main`` that the console script calls."""

@@ -18,9 +18,7 @@ EFFORT = 120
 Colors = dict[int, str]
 
 
-def canonical(
-    factors: list[Factor], output: Axes, sizes: dict[int, int], scale: Scalar
-) -> Network:
+def canonical(factors: list[Factor], output: Axes, sizes: dict[int, int], scale: Scalar) -> Network:
     """Number the indices and order the factors canonically."""
     colors = {
         i: f"{n}:{[(a, p) for a, g in enumerate(output) for p, j in enumerate(g) if i == j]}"

@@ -38,7 +38,7 @@ class Ones:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The constant ``S[i…, k] = ±[k = position(i…)]`` of an index map; axes ``(*shape, source)``."""
+    """The constant ``S[i…, k] = ±[k = position(i…)]`` of a map; axes ``(*shape, source)``."""
 
     index: IndexMap
 

@@ -37,7 +37,7 @@ from ..algebra.snapshot import distribute_snapshots
 from ..algebra.walk import children, topological
 from ..errors import UnsupportedError
 from .form import Factor, Network, NormalForm, Ones, Opaque, Selection, Source, TransformMatrix
-from .indices import Group, Indices, NoRefinement
+from .indices import Indices, NoRefinement
 from .term import Term, collect, fresh, multiply_scale, single
 
 MAX_TERMS = 8
@@ -232,7 +232,9 @@ def _(expr: Reshape, operands: tuple[Terms, ...]) -> Terms:
         return [_regroup(term, expr.target) for term in operands[0]]
     except NoRefinement as error:
         reason = f"reshape: the split {error.args[0]} has no common refinement with {expr.target}"
-        return _barrier("reshape", expr.target, operands[0], expr.operand.shape, expr.target, reason)
+        return _barrier(
+            "reshape", expr.target, operands[0], expr.operand.shape, expr.target, reason
+        )
 
 
 def _regroup(term: Term, target: tuple[int, ...]) -> Term:
@@ -246,7 +248,9 @@ def _regroup(term: Term, target: tuple[int, ...]) -> Term:
 
 @_lower.register
 def _(expr: Take, operands: tuple[Terms, ...]) -> Terms:
-    return [_attach(term, expr.axis, Selection(expr.index), expr.index.shape) for term in operands[0]]
+    return [
+        _attach(term, expr.axis, Selection(expr.index), expr.index.shape) for term in operands[0]
+    ]
 
 
 @_lower.register
@@ -308,7 +312,7 @@ def _put(term: Term, axis: int, n: int, m: int, first: int) -> Term:
     copy = fresh(term, space)
     new = space.new(m)
     factor = Factor(Selection(IndexMap("slice", (n,), m, (first, 1))), (copy.output[axis], new))
-    output = copy.output[:axis] + (new,) + copy.output[axis + 1 :]
+    output = (*copy.output[:axis], new, *copy.output[axis + 1 :])
     return _resolved(Term([*copy.factors, factor], output, {}, term.scale), space)
 
 
@@ -350,8 +354,3 @@ def _(expr: MatrixFunction, operands: tuple[Terms, ...]) -> Terms:
     return _barrier(
         "matrix_function", settings, operands[0], expr.operand.shape, expr.shape, reason
     )
-
-
-def group_sizes(network: Network, group: Group) -> tuple[int, ...]:
-    """The sizes of a group's indices."""
-    return tuple(network.sizes[i] for i in group)

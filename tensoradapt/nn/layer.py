@@ -177,15 +177,13 @@ class Adapted(nn.Module):
         autocast: torch.dtype | None,
     ) -> Tensor:
         weight, bias = self.weight, self.bias
+        typed = cast_all(leaves, dtype)
         if autocast is None:
-            return adapter.operator.layer(x, weight, bias, leaves, adapter.strength)
+            return adapter.operator.layer(x, weight, bias, typed, adapter.strength)
         with without_autocast(x, autocast):
+            bias = None if bias is None else bias.to(dtype)
             return adapter.operator.layer(
-                x.to(dtype),
-                weight.to(dtype),
-                None if bias is None else bias.to(dtype),
-                tuple(leaf.to(dtype) for leaf in leaves),
-                adapter.strength,
+                x.to(dtype), weight.to(dtype), bias, typed, adapter.strength
             )
 
     def _branch(
@@ -196,7 +194,7 @@ class Adapted(nn.Module):
         weight, bias = self.base_tensors(dtype) if adapter.reads_base else (None, None)
         x = dropout(x, adapter.dropout, self.training) if adapter.dropout else x
         with without_autocast(x, autocast):
-            typed = tuple(leaf.to(dtype) for leaf in leaves)
+            typed = cast_all(leaves, dtype)
             return adapter.operator.delta(x.to(dtype), weight, bias, typed)
 
     def _ragged(self, x: Tensor) -> Tensor:
@@ -264,7 +262,7 @@ class Adapted(nn.Module):
             adapter, leaves = self.adapters[key], self.read(key)
             dtype = _wide(self.weight.dtype, *(leaf.dtype for leaf in leaves))
             weight, bias = self.base_tensors(dtype) if adapter.reads_base else (None, None)
-            typed = tuple(leaf.to(dtype) for leaf in leaves)
+            typed = cast_all(leaves, dtype)
             parts = adapter.operator.materialize(weight, bias, typed)
             scaled = [None if part is None else adapter.strength * part for part in parts]
             weight_change, bias_change = (
@@ -342,6 +340,11 @@ def widest(x: Tensor, leaves: tuple[Tensor, ...]) -> torch.dtype:
         if leaf.dtype != dtype:
             dtype = torch.promote_types(dtype, leaf.dtype)
     return dtype
+
+
+def cast_all(leaves: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The leaves in one type."""
+    return tuple(leaf if leaf.dtype == dtype else leaf.to(dtype) for leaf in leaves)
 
 
 def _wide(*dtypes: torch.dtype) -> torch.dtype:

@@ -176,7 +176,7 @@ def _fitting(text: str, update: Update, site: Site) -> Update:
     module = original(site)
     if bias_of(module) is None:
         reads_bias = any(isinstance(s, BaseBias) for p in parts_of(update) for s in topological(p))
-        update = Update(update.weight, None, update.penalty)
+        update = _without_bias(update)
         if update.weight is None or reads_bias:
             raise StructureError(
                 f"'{site.path}': {text} was asked for.",
@@ -202,6 +202,15 @@ def _fitting(text: str, update: Update, site: Site) -> Update:
             "Use a structure that does not read it, such as a low rank, or dequantize the layer.",
         )
     return update
+
+
+def _without_bias(update: Update) -> Update:
+    """The update of a layer without bias; a penalty on leaves of the bias alone goes with it."""
+    if update.weight is None or update.penalty is None:
+        return Update(update.weight)
+    weight, penalty = Update(update.weight), Update(penalty=update.penalty)
+    kept = leaves_of(penalty).keys() <= leaves_of(weight).keys()
+    return Update(update.weight, None, update.penalty if kept else None)
 
 
 # --- first values ------------------------------------------------------------------------

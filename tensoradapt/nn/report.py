@@ -16,6 +16,7 @@ from .installing import leaf_parameters, whole
 from .layer import Adapted, Adapter
 from .leaves import Leaves
 
+
 @dataclass(frozen=True, slots=True)
 class SiteReport:
     """One adapter at one layer.

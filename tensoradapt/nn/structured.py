@@ -16,7 +16,7 @@ from ..errors import StructureError
 from ..run.sample import sample
 from ..spelling import as_structure
 from ..structure import Method, Structure, Update
-from .layer import autocast_type, widest, without_autocast
+from .layer import autocast_type, cast_all, widest, without_autocast
 from .laying import leaves_of
 from .leaves import Leaves, attribute_of
 from .operator import Operator
@@ -105,7 +105,7 @@ class StructuredLinear(nn.Module):
         autocast, leaves = autocast_type(x), self._read()
         dtype = autocast or widest(x, leaves)
         with without_autocast(x, autocast):
-            typed = tuple(leaf.to(dtype) for leaf in leaves)
+            typed = cast_all(leaves, dtype)
             y = self.gain.to(dtype) * self.operator.delta(x.to(dtype), None, None, typed)
             return y if self.bias is None else y + self.bias.to(dtype)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import prod
 
-from ..algebra.expression import Factor as Scalar
 from ..algebra.expression import Expr
+from ..algebra.expression import Factor as Scalar
 from ..algebra.nodes import Base, BaseBias, Frozen, Parameter
 from ..errors import UnsupportedError
 from ..network.form import Network, NormalForm, Opaque
@@ -56,25 +56,19 @@ class Composer:
 
     def materialize(self, form: NormalForm) -> int:
         """The sum of the form's networks, in the form's shape."""
-        total: int | None = None
-        for network in _base_first(form):
-            value = self._network(network, with_x=False)
-            total = self._add(total, value, network.scale, network.shape)
-        return self._zero(form.shape) if total is None else self.writer.reshape(total, form.shape)
+        total = self._sum(None, form.terms, form.shape, with_x=False)
+        return self._zero(form.shape) if total is None else total
 
     def apply(self, form: NormalForm, bias: int | None) -> int:
         """``x Wᵀ + b`` for the matrix W of the form, ``(T, out)``."""
         out = form.shape[0]
+        rest = tuple(network for network in form.terms if not _is_base(network))
         total: int | None = None
-        for network in _base_first(form):
-            if total is None and _is_base(network):
-                total = self._linear(self.writer.input("base", "base"), bias, form.shape)
-                bias = None
-                continue
-            value = self._network(network, with_x=True)
-            total = self._add(total, value, network.scale, (TOKENS, out))
-        if total is None:
-            total = self._zero_rows(out)
+        if len(rest) < len(form.terms):
+            total = self._linear(self.writer.input("base", "base"), bias, form.shape)
+            bias = None
+        total = self._sum(total, rest, (TOKENS, out), with_x=True)
+        total = self._zero_rows(out) if total is None else total
         return total if bias is None else self._shift(total, bias, out)
 
     def merged(self, form: NormalForm, bias: int | None) -> int:
@@ -128,7 +122,7 @@ class Composer:
         for position, index in enumerate(wanted):
             if index in seen:
                 n = sizes[index]
-                shape = tuple(sizes[i] for i in seen) + (1,) + self._rest(order, seen, sizes)
+                shape = (*(sizes[i] for i in seen), 1, *self._rest(order, seen, sizes))
                 number = self.writer.reshape(number, shape)
                 delta = self.writer.write("dense", (), ("identity", n), (n, n))
                 first = seen.index(index)
@@ -160,6 +154,19 @@ class Composer:
         return self.writer.write(source.operation, (number,), settings, source.shape)
 
     # --- sums ----------------------------------------------------------------------------
+
+    def _sum(
+        self, total: int | None, networks: tuple[Network, ...], shape: Shape, with_x: bool
+    ) -> int | None:
+        """Networks added up; those that end in a product come last, so they are added in place."""
+        values = [(self._network(network, with_x), network.scale) for network in networks]
+        for value, scale in sorted(values, key=lambda entry: self._ends_in_product(entry[0])):
+            total = self._add(total, value, scale, shape)
+        return total
+
+    def _ends_in_product(self, value: int) -> bool:
+        step = self.writer.value(value)
+        return isinstance(step, Step) and step.operation == "matmul"
 
     def _add(self, total: int | None, value: int, scale: Scalar, shape: Shape) -> int:
         if total is None:
@@ -202,11 +209,6 @@ class Composer:
         return self.writer.write("multiply", (column, row), (), (TOKENS, out))
 
 
-def _base_first(form: NormalForm) -> list[Network]:
-    """The networks with W0 itself in front, so that others are added onto it."""
-    return sorted(form.terms, key=lambda network: not _is_base(network))
-
-
 def _is_base(network: Network) -> bool:
     return (
         len(network.factors) == 1
@@ -225,7 +227,9 @@ def _is_plain(network: Network) -> bool:
 
 def inputs_of(forms: list[NormalForm], shape: Shape, training: bool) -> tuple[Input, ...]:
     """x, the base, the bias and every leaf that the forms read, in a fixed order."""
-    found: dict[tuple[str, str], Input] = {("x", "x"): Input("x", "x", (TOKENS, prod(shape[1:])), training)}
+    found: dict[tuple[str, str], Input] = {
+        ("x", "x"): Input("x", "x", (TOKENS, prod(shape[1:])), training)
+    }
     for source in _leaf_sources(forms):
         entry = _input(source, training)
         found.setdefault((entry.kind, entry.name), entry)

@@ -31,7 +31,12 @@ class Contraction:
     __slots__ = ("graph", "opaque", "search", "writer", "x_groups")
 
     def __init__(
-        self, writer: Writer, graph: Graph, search: Search, network: Network, opaque: dict[Opaque, int]
+        self,
+        writer: Writer,
+        graph: Graph,
+        search: Search,
+        network: Network,
+        opaque: dict[Opaque, int],
     ) -> None:
         self.writer, self.graph, self.search, self.opaque = writer, graph, search, opaque
         self.x_groups = tuple(i for group in network.output[1:] for i in group)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..algebra.expression import Expr, Shape
 from ..errors import ShapeError
+from ..structure import Structure
 from .planner import Plan, plan_expression
 from .rates import CPU, Rates
-from ..structure import Structure
 
 
 def plan(
@@ -71,6 +71,4 @@ def plan(
     if parts.weight is None:
         update.on(shape)  # raises, saying that there is no weight part
     assert parts.weight is not None
-    return plan_expression(
-        parts.weight, tokens, mode, rates, bias=parts.bias, has_bias=has_bias
-    )
+    return plan_expression(parts.weight, tokens, mode, rates, bias=parts.bias, has_bias=has_bias)

@@ -60,19 +60,23 @@ def convolution(index: IndexMap) -> Convolution | None:
     if len(index.shape) != 2:
         return None
     rows, columns = index.shape
+    if "circulant" in index.kind and index.settings != (index.size,):
+        return None  # a modulus below the axis reads a part of it only
     if index.kind in ("circulant", "circulant_rows") and max(rows, columns) <= index.size:
         flipped = index.kind == "circulant_rows"
         return Convolution("circulant", index.size, rows, columns, flipped)
     if index.kind == "skew_circulant" and rows == columns == index.size:
         return Convolution("skew_circulant", 2 * rows, rows, columns)
+    if index.kind == "toeplitz" and index.settings != (columns,):
+        return None  # a crop that does not begin with the first diagonal
     if index.kind in ("toeplitz", "symmetric_toeplitz"):
         return Convolution(index.kind, smooth(rows + columns - 1), rows, columns)
     return None
 
 
 def diagonals(index: IndexMap, seen: Convolution) -> IndexMap:
-    """The map from the source to the ``rows + columns - 1`` diagonals ``t[i - j + columns - 1]``."""
-    rows, columns = index.shape
+    """The map from the source to its diagonals ``t[i - j + columns - 1]``, one element each."""
+    rows, columns = index.shape[::-1] if seen.flipped else index.shape
     count = rows + columns - 1
     if seen.kind == "toeplitz":
         return IndexMap("slice", (count,), index.size, (0, 1))

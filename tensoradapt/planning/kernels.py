@@ -72,9 +72,7 @@ def _gather(writer: Writer, number: int, axis: int, index: IndexMap) -> int:
         return writer.write("gather", (number,), (axis, index), target)
     rows, columns = index.shape[::-1] if seen.flipped else index.shape
     line = _gather_line(writer, number, axis, diagonals(index, seen))
-    made = writer.write(
-        "windows", (line,), (axis, columns), _replace(shape, axis, rows, columns)
-    )
+    made = writer.write("windows", (line,), (axis, columns), _replace(shape, axis, rows, columns))
     order = list(range(len(target)))
     if seen.flipped:
         order[axis], order[axis + 1] = axis + 1, axis
@@ -105,7 +103,9 @@ def _slice(writer: Writer, number: int, axis: int, start: int, stop: int) -> int
     shape = writer.shape(number)
     if (start, stop) == (0, shape[axis]):
         return number
-    return writer.write("slice", (number,), (axis, start, stop), _replace(shape, axis, stop - start))
+    return writer.write(
+        "slice", (number,), (axis, start, stop), _replace(shape, axis, stop - start)
+    )
 
 
 def _pad(writer: Writer, number: int, axis: int, before: int, after: int) -> int:

@@ -246,7 +246,7 @@ def _join_all(
 def _join_two(
     search: Search, a: tuple[int, Tree], b: tuple[int, Tree]
 ) -> tuple[Tree, float] | None:
-    for (mask, tree), (other, subtree) in ((a, b), (b, a)):
+    for (mask, tree), (_, subtree) in ((a, b), (b, a)):
         if isinstance(subtree, Leaf) and search.graph.vertices[subtree.vertex].is_map:
             if _is_lone_map(search, tree):
                 return None

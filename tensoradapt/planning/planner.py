@@ -271,7 +271,9 @@ def _candidate(
 def _envelope(pool: tuple[Candidate, ...], rates: Rates, training: bool) -> Schedule:
     """Where the cheapest program changes, scanning token counts by quarters of octaves."""
     scan = sorted({int(2 ** (k / 4)) for k in range(4 * 17 + 1)})
-    winners = [min(pool, key=lambda c: program_cost(c.program, t, rates, training).seconds) for t in scan]
+    winners = [
+        min(pool, key=lambda c: program_cost(c.program, t, rates, training).seconds) for t in scan
+    ]
     order, thresholds = [winners[0]], list[int]()
     for before, tokens, winner in zip(scan, scan[1:], winners[1:], strict=False):
         if winner is not order[-1] and len(thresholds) < MAX_THRESHOLDS:

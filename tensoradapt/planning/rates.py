@@ -27,8 +27,8 @@ class Rates:
         What was measured.
     square : float
         flops per second of a large product of matrices.
-    thin : float
-        flops per second of a product with an inner or outer size below 32.
+    half : float
+        The least of a product's three sizes at which it runs at half that rate.
     batched : float
         flops per second of a product of stacks of small matrices.
     bandwidth : float
@@ -43,7 +43,7 @@ class Rates:
 
     name: str
     square: float
-    thin: float
+    half: float
     batched: float
     bandwidth: float
     transcendental: float
@@ -51,8 +51,8 @@ class Rates:
     overhead: float
 
 
-CPU = Rates("cpu", 1.9e11, 9e10, 4e10, 2e10, 7e-10, 8e9, 5e-6)
-GPU = Rates("hopper", 5e13, 1.5e13, 2e13, 3e12, 5e-12, 2e12, 4e-6)
+CPU = Rates("cpu", 1.9e11, 16.0, 4e10, 2e10, 7e-10, 8e9, 5e-6)
+GPU = Rates("hopper", 5e13, 64.0, 2e13, 3e12, 5e-12, 2e12, 4e-6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,10 @@ BYTE_PRICE = 1.0e-11
 def product_seconds(rates: Rates, batch: int, rows: int, inner: int, columns: int) -> float:
     """Seconds of a (stack of) product of matrices."""
     flops = 2.0 * batch * rows * inner * columns
-    if batch > 1 and min(rows, inner, columns) < 64:
-        rate = rates.batched
-    elif min(rows, inner, columns) < 32:
-        rate = rates.thin * max(min(rows, inner, columns), 4) / 32
-    else:
-        rate = rates.square
+    least = min(rows, inner, columns)
+    rate = rates.square * least / (least + rates.half)
+    if batch > 1 and least < 64:
+        rate = min(rate, rates.batched)
     moved = 4.0 * batch * (rows * inner + inner * columns + rows * columns)
     return max(flops / rate, moved / rates.bandwidth) + rates.overhead
 

@@ -156,7 +156,12 @@ class Writer:
             mixed = any(self.is_complex(k) for k in operands)
             trains = operation != "hold" and any(self.value(k).trains for k in operands)
             step = Step(
-                operation, operands, settings, shape, mixed if is_complex is None else is_complex, trains
+                operation,
+                operands,
+                settings,
+                shape,
+                mixed if is_complex is None else is_complex,
+                trains,
             )
             self._known[key] = len(self.inputs) + len(self.steps)
             self.steps.append(step)

@@ -1,0 +1,5 @@
+"""``python -m tensoradapt.cli`` is the command ``tensoradapt``."""
+
+from .app import main
+
+main()
