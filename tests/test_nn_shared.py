@@ -28,7 +28,7 @@ def shared_left(model):
 
 def assert_right(model):
     assert len(shared_left(model)) == 1
-    x = inputs(5, 6)
+    x = inputs(5, 6, dtype=next(model.parameters()).dtype)
     for _, layer in tnn.sites(model):
         assert difference(layer(x), judge(layer, x)) < 1e-5
 

@@ -2,7 +2,8 @@
 
 The budget is that of ``lora(rank=4)``, which is 4 (out + in) parameters a weight. Every method
 that has a setting for it is brought near that; those of one size stand apart as small. The
-learning rates were chosen on seeds 100 and 101, which are none of the seeds that are reported.
+learning rates are the best of 1e-2, 2e-2, 4e-2 and 8e-2 on seeds 100 and 101, which are none of
+those reported, and one step lower where the next one up does not train at all.
 """
 
 from __future__ import annotations
@@ -68,11 +69,11 @@ def candidates() -> tuple[Candidate, ...]:
         "lora": (2e-2, zoo.lora(rank=4)),
         "dora": (2e-2, zoo.dora(within=zoo.lora(rank=3))),
         "loha": (2e-2, zoo.loha(rank=2)),
-        "lokr": (2e-2, zoo.lokr(rank=8, decompose_factor=2)),
+        "lokr": (1e-2, zoo.lokr(rank=8, decompose_factor=2)),
         "hira": (4e-2, zoo.hira(rank=4)),
-        "hut": (4e-2, zoo.hut(rank=4, reading="multiply")),
+        "hut": (8e-2, zoo.hut(rank=4, reading="multiply")),
         "sine_lora": (2e-2, zoo.sine_lora(rank=4, frequency=10.0)),
-        "vera": (4e-2, zoo.vera(rank=384)),
+        "vera": (8e-2, zoo.vera(rank=384)),
         "lora_xs": (2e-2, zoo.lora_xs(rank=21)),
         "ldr": (1e-2, zoo.ldr(rank=3)),
         "tt_lora": (1e-2, zoo.tt_lora(rank=5, order=4)),
@@ -82,8 +83,8 @@ def candidates() -> tuple[Candidate, ...]:
     }
     small = {
         "circulant": (2e-2, zoo.circulant()),
-        "symmetric_toeplitz": (2e-2, zoo.symmetric_toeplitz()),
-        "toeplitz": (2e-2, zoo.toeplitz()),
+        "symmetric_toeplitz": (1e-2, zoo.symmetric_toeplitz()),
+        "toeplitz": (4e-2, zoo.toeplitz()),
     }
     return (
         HEAD,

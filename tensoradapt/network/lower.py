@@ -128,7 +128,7 @@ def _(expr: Expr, operands: tuple[Terms, ...]) -> Terms:
 def _(expr: Constant, operands: tuple[Terms, ...]) -> Terms:
     space = Indices()
     if expr.kind == "identity":
-        groups = (space.new(expr.shape[0]),) * 2
+        groups = (space.new(expr.shape[0] if expr.shape else 1),) * expr.ndim
     else:
         groups = tuple(space.new(n) for n in expr.shape)
     present = dict.fromkeys(i for group in groups for i in group)

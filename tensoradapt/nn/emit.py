@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,10 @@ class Constant:
             case "positions":
                 return positions(self.settings[0])[0].reshape(-1)
             case "signs":
-                index, after = self.settings
+                index, shape, after = self.settings
                 signs = positions(index)[1]
                 assert signs is not None
-                return signs.reshape(signs.shape + (1,) * after).astype(np.float64)
+                return signs.reshape(shape + (1,) * after).astype(np.float64)
             case "ones":
                 return np.ones(self.settings)
             case _:
@@ -140,14 +141,15 @@ class _Lines:
         if positions(index)[1] is None:
             return text
         after = len(step.shape) - axis - len(index.shape)
-        return f"{text} * {self._constant('signs', (index, after))}"
+        return f"{text} * {self._constant('signs', (index, index.shape, after))}"
 
     def _scatter(self, step: Step, v: list[str]) -> str:
         axis, index = step.settings
         where = self._constant("positions", (index,))
         value = v[0]
         if positions(index)[1] is not None:
-            value = f"({value} * {self._constant('signs', (index, len(step.shape) - axis - 1))})"
+            flat = (index, (prod(index.shape),), len(step.shape) - axis - 1)
+            value = f"({value} * {self._constant('signs', flat)})"
         zeros = f"{v[0]}.new_zeros({_zeros(step, v[0], axis)})"
         return f"torch.index_add({zeros}, {axis}, {where}, {value})"
 

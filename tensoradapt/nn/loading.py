@@ -165,13 +165,11 @@ def _lay(model: nn.Module, fields: Fields) -> list[Laid]:
         one = fields.inside("sites", k)
         path, number = one.text("path"), one.integer("update")
         site = _site(fields, model, modules, path)
-        shape = tuple(one.get("shape", list))
-        if not 0 <= number < len(updates) or shape != matrix_shape(original(site)):
-            raise _unfit(
-                fields,
-                path,
-                f"it was {shape} when saved and is {matrix_shape(original(site))} here",
-            )
+        shape, here = tuple(one.get("shape", list)), matrix_shape(original(site))
+        if not 0 <= number < len(updates):
+            raise damaged(fields.folder, f"'{path}' has the update {number} of {len(updates)}")
+        if shape != here:
+            raise _unfit(fields, path, f"it was {shape} when saved and is {here} here")
         update = updates[number]
         _check_sizes(fields, path, update, shape)
         if (bias_of(original(site)) is None) != (one.get("bias_digest", str, type(None)) is None):

@@ -90,9 +90,14 @@ def candidates(model: nn.Module) -> dict[str, nn.Module]:
             found[path] = module
         if not isinstance(module, Adapted):
             below = [(n, m) for n, m in module._modules.items() if m is not None]
-            kept = [(n, m) for n, m in below if not isinstance(m, SharedLeaves)]
+            kept = [(n, m) for n, m in below if not _is_inner(n, m)]
             stack.extend((f"{path}.{n}" if path else n, m) for n, m in reversed(kept))
     return found
+
+
+def _is_inner(name: str, module: nn.Module) -> bool:
+    """Whether a child is machinery of ours, or of torch's parametrizations, and no layer."""
+    return isinstance(module, SharedLeaves) or name == "parametrizations"
 
 
 def reason_against(path: str, modules: Mapping[str, nn.Module]) -> str | None:

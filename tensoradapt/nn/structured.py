@@ -23,6 +23,9 @@ from .operator import Operator
 
 STARTS = ("scaled", "initial")
 
+NOTHING = 1e-9
+"""A weight this much smaller than wanted is what rounding leaves of zero."""
+
 
 class StructuredLinear(nn.Module):
     """``y = x (gain · E)ᵀ + b``, where the structure's expression E, with W0 := 0, is the weight.
@@ -152,14 +155,14 @@ def _first_values(
             drawn = parameter(leaf.name, *leaf.shape, start=kaiming_uniform())
             values |= sample(drawn, seed=seed, like=like)
     weight = _formed(operator, tuple(values[name] for name in operator.leaf_names))
-    size = float(torch.linalg.vector_norm(weight))
-    if size == 0:
+    size, wanted = float(torch.linalg.vector_norm(weight)), sqrt(weight.shape[0] / 3)
+    if size < NOTHING * wanted:
         raise StructureError(
             f"StructuredLinear was asked for with {text}.",
             "Its weight is zero whatever is drawn, so no gain can scale it.",
             'Use start="initial", or a structure that is not a difference to its own start.',
         )
-    return values, sqrt(weight.shape[0] / 3) / size
+    return values, wanted / size
 
 
 def _formed(operator: Operator, leaves: tuple[Tensor, ...]) -> Tensor:

@@ -91,8 +91,8 @@ class Composer:
         self.notes.append(Note(str(network), order.found_by))
         groups = ((-1,), network.output[0]) if with_x else network.output
         number = self._embed(value.number, value.order, groups, graph)
-        shape = (TOKENS, prod(network.sizes[i] for i in network.output[0]))
-        return self.writer.reshape(number, shape if with_x else network.shape)
+        shape = (TOKENS, network.shape[0]) if with_x else network.shape
+        return self.writer.reshape(number, shape)
 
     def _choose(self, network: Network, with_x: bool) -> tuple[Graph, Order]:
         trained = self.training and with_x

@@ -92,7 +92,8 @@ def _scatter(writer: Writer, number: int, axis: int, index: IndexMap) -> int:
     if index.kind == "slice" and index.settings[1] == 1:
         start = index.settings[0]
         return _pad(writer, number, axis, start, index.size - start - shape[axis])
-    if index.kind == "tile" and shape[axis] % index.size == 0:
+    whole = index.settings == (index.size,)  # a modulus below the axis leaves a part of it zero
+    if index.kind == "tile" and whole and shape[axis] % index.size == 0:
         split = _replace(shape, axis, shape[axis] // index.size, index.size)
         folded = writer.reshape(number, split)
         return writer.write("sum", (folded,), (axis,), _replace(shape, axis, index.size))
