@@ -41,7 +41,9 @@ class Case:
 
 
 def _lora(**more: Any) -> Peer:
-    return Peer("LoraConfig", {"r": 16, "lora_alpha": 32, **more}, DORA if more.get("use_dora") else LORA)
+    return Peer(
+        "LoraConfig", {"r": 16, "lora_alpha": 32, **more}, DORA if more.get("use_dora") else LORA
+    )
 
 
 CASES = (

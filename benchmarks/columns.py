@@ -62,7 +62,9 @@ def measure(
     for layer in adapted:
         row = _row(layer.label, layer, steps, inferences, memory)
         program = program_name(layer.case, shape, tokens) if layer.case else None
-        rows.append(row | {"error": off[layer.label], "program": program if layer.library == OURS else None})
+        rows.append(
+            row | {"error": off[layer.label], "program": program if layer.library == OURS else None}
+        )
     return {"shape": list(shape), "tokens": tokens, "rows": rows}
 
 

@@ -85,7 +85,6 @@ def sample(call: Call, count: int) -> float:
 @contextmanager
 def no_collection() -> Iterator[None]:
     """A block that Python's garbage collector does not interrupt."""
-    gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -93,6 +92,17 @@ def no_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def few_objects() -> Iterator[None]:
+    """A block in which a collection looks at new objects only, and so takes no time."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def time_against_floor(
@@ -122,6 +132,7 @@ def time_against_floor(
     ratios: dict[str, list[float]] = {name: [] for name in calls}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds):
+        gc.collect()
         with no_collection():
             before = sample(floor, counts[CONTROL])
             names = order(list(calls), number, rounds)
@@ -149,6 +160,7 @@ def time_in_turn(
         sample(call, min(count, 20))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds):
+        gc.collect()
         with no_collection():
             for name in order(list(calls), number, rounds):
                 times[name].append(sample(calls[name], count))

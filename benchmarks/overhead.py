@@ -17,14 +17,20 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tensoradapt import zoo
+
 from . import peers
-from .cases import CASES, Case
+from .cases import LORA, Case, Peer
 from .harness import CONTROL, FLOOR, Call, quartiles, time_in_turn
 from .layers import NONE, OURS, Data, Layer, frozen, ours, theirs
 from .record import Document, table
 
 SHAPE, TOKENS, GOAL = (128, 128), 1, 10.0
+CASE = Case(
+    "lora r8", zoo.lora(rank=8, alpha=16), Peer("LoraConfig", {"r": 8, "lora_alpha": 16}, LORA)
+)
 HAND = "hand-written"
+VIEWS = {"t", "transpose", "permute", "view", "reshape", "detach", "alias", "expand"}
 MEASURES = {"forward": "Forward", "step": "Forward and backward"}
 
 
@@ -47,18 +53,22 @@ class Operations(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, tuple]] = []
+        self.found: list[str] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        shapes = tuple(tuple(a.shape) if isinstance(a, Tensor) else a for a in args)
-        self.found.append((str(func), (*shapes, *sorted((kwargs or {}).items()))))
-        return func(*args, **(kwargs or {}))
+        settings = kwargs or {}
+        result = func(*args, **settings)
+        if func.overloadpacket.__name__ not in VIEWS:
+            words = ["×".join(map(str, a.shape)) for a in args if isinstance(a, Tensor)]
+            words += [f"{name}={value}" for name, value in settings.items()]
+            self.found.append(f"{func.overloadpacket.__name__}({', '.join(words)})")
+        return result
 
 
-def operations(call: Call) -> list[tuple[str, tuple]]:
-    """What a call asks of torch, below autograd."""
+def operations(call: Call) -> list[str]:
+    """What a call asks of torch below autograd, views left out."""
     call()
     with Operations() as recorded:
         call()
@@ -78,18 +88,17 @@ def one_thread() -> Iterator[None]:
 
 def contenders() -> list[Layer]:
     """The frozen layer twice, the hand-written one, ours, and PEFT's where it is installed."""
-    lora: Case = CASES[0]
     original = frozen(SHAPE)
-    mine = ours(lora, original)
+    mine = ours(CASE, original)
     leaves = mine.leaves
     hand = HandWritten(original, leaves["A"], leaves["B"], 2.0)
     made = [
         Layer(FLOOR, NONE, original, None, {}),
         Layer(CONTROL, NONE, original, None, {}),
-        Layer(HAND, NONE, hand, lora, leaves),
+        Layer(HAND, NONE, hand, CASE, leaves),
         mine,
     ]
-    return [*made, theirs(lora, original, leaves)] if peers.are_installed() else made
+    return [*made, theirs(CASE, original, leaves)] if peers.are_installed() else made
 
 
 def measure(rounds: int, count: int, tick: Call = lambda: None) -> Document:
@@ -97,15 +106,16 @@ def measure(rounds: int, count: int, tick: Call = lambda: None) -> Document:
     data = Data.of(SHAPE, TOKENS)
     with one_thread():
         layers = {layer.label: layer for layer in contenders()}
-        hand, mine = layers[HAND], next(x for x in layers.values() if x.library == OURS)
+        mine = next(layer for layer in layers.values() if layer.library == OURS)
+        pair = {"hand_written": layers[HAND], "ours": mine}
         kinds: dict[str, Callable[[Layer], Call]] = {
             "forward": lambda layer: layer.inference(data),
             "step": lambda layer: layer.step(data),
         }
-        rows, same = [], {}
+        rows, done = [], {}
         for measure, make in kinds.items():
             calls = {label: make(layer) for label, layer in layers.items()}
-            same[measure] = operations(make(hand)) == operations(make(mine))
+            done[measure] = {name: operations(make(x)) for name, x in pair.items()}
             times = time_in_turn(calls, rounds, count, tick)
             rows += [_row(measure, label, times) for label in calls]
     return {
@@ -114,7 +124,7 @@ def measure(rounds: int, count: int, tick: Call = lambda: None) -> Document:
         "threads": 1,
         "calls": count,
         "rounds": rounds,
-        "same_operations": same,
+        "operations": done,
         "rows": rows,
     }
 
@@ -158,10 +168,17 @@ def as_markdown(document: Document) -> str:
             for row in document["rows"]
             if row["measure"] == measure
         ]
-        word = "the same" if document["same_operations"][measure] else "DIFFERENT"
-        note = f"Ours and the hand-written layer make {word} tensor operations."
-        parts += [f"### {title}", table(heads, rows), note]
+        parts += [f"### {title}", table(heads, rows), _operations(document["operations"][measure])]
     return "\n\n".join(parts) + "\n"
+
+
+def _operations(done: dict[str, list[str]]) -> str:
+    hand, mine = (
+        ", ".join(f"`{text}`" for text in done[name]) for name in ("hand_written", "ours")
+    )
+    if hand == mine:
+        return f"Ours and the hand-written layer run the same operations: {mine}."
+    return f"Ours runs {mine}; the hand-written layer {hand}."
 
 
 def _difference(found: dict[str, float]) -> str:

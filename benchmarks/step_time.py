@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import columns, overhead, peers
 from .cases import CASES, Case
-from .harness import progress
+from .harness import few_objects, progress
 from .layers import layers
 from .record import SCHEMA, Document, described, environment, show, write
 from .reference import WrongResultError
@@ -64,8 +64,8 @@ def run(options: argparse.Namespace) -> Document:
         cases = [case for case in CASES if (options.only or "") in case.name]
         document["columns"] = _columns(options, cases)
     if options.overhead or not options.only:
-        rounds, count = (2, 10) if options.quick else (max(60, options.rounds or 0), 200)
-        with progress(2 * rounds, "cost of a call") as tick:
+        rounds, count = (2, 10) if options.quick else (max(300, options.rounds or 0), 40)
+        with few_objects(), progress(2 * rounds, "cost of a call") as tick:
             document["overhead"] = overhead.measure(rounds, count, tick)
     return document
 
@@ -80,7 +80,7 @@ def _columns(options: argparse.Namespace, cases: list[Case]) -> list[Document]:
         around = layers(cases, shape, with_peers=peers.are_installed())
         for count in tokens:
             label = f"{shape[0]}×{shape[1]}, {count} tokens"
-            with progress(2 * rounds + 1, label) as tick:
+            with few_objects(), progress(2 * rounds + 1, label) as tick:
                 made.append(columns.measure(around, shape, count, rounds, seconds, tick))
     return made
 

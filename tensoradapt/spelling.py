@@ -6,6 +6,7 @@ Text is parsed as data and never evaluated; JSON names registered methods only.
 from __future__ import annotations
 
 import ast
+import warnings
 from typing import Any
 
 from .algebra.expression import Expr
@@ -42,24 +43,29 @@ def parse(text: str) -> Structure:
             "Build the structure in Python instead.",
         )
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd escape in a text is no one's business
+            tree = ast.parse(text.strip(), mode="eval").body
         value = _read(tree, text, 0)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, TensorAdaptError):
             raise
         raise _unreadable(text, f"It is not well formed: {error}.") from None
     if not isinstance(value, Structure):
-        raise _unreadable(text, f"It denotes {value!r}, which is not a structure.")
+        raise _unreadable(text, f"It denotes {_shorten(repr(value))}, which is not a structure.")
     return value
 
 
 def _unreadable(text: str, reason: str) -> ParseError:
-    shown = text if len(text) < 80 else text[:77] + "..."
     return ParseError(
-        f"The structure {shown!r} cannot be read.",
+        f"The structure {_shorten(text)!r} cannot be read.",
         reason,
         'Write calls of methods with plain settings, as in "dora(within=loha(rank=4))".',
     )
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) < 80 else text[:77] + "..."
 
 
 def _read(tree: ast.expr, text: str, depth: int) -> Any:
@@ -74,20 +80,34 @@ def _read(tree: ast.expr, text: str, depth: int) -> Any:
             return -value
         case ast.Tuple(elts=items) | ast.List(elts=items):
             return tuple(_read(item, text, depth + 1) for item in items)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            first, second = _read(left, text, depth + 1), _read(right, text, depth + 1)
-            if isinstance(first, Structure) and isinstance(second, Structure):
-                return first + second
-            raise _unreadable(text, "Only structures can be added.")
+        case ast.BinOp(op=ast.Add()):
+            return _read_sum(tree, text, depth)
         case ast.Name(id=name):
             return find_method(name)()
         case ast.Call(func=ast.Name(id=name), args=[], keywords=words) if all(
             word.arg for word in words
         ):
             settings = {str(word.arg): _read(word.value, text, depth + 1) for word in words}
+            if len(settings) < len(words):
+                raise _unreadable(text, f"{name} is given a setting twice.")
             return find_method(name)(**settings)
         case _:
             raise _unreadable(text, f"It contains a {type(tree).__name__}, which is not data.")
+
+
+def _read_sum(tree: ast.expr, text: str, depth: int) -> Structure:
+    """A sum of any length; its terms stand on one level."""
+    terms: list[Any] = []
+    while isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Add):
+        terms.append(_read(tree.right, text, depth + 1))
+        tree = tree.left
+    terms.append(_read(tree, text, depth + 1))
+    total = terms.pop()
+    for term in reversed(terms):
+        if not (isinstance(total, Structure) and isinstance(term, Structure)):
+            raise _unreadable(text, "Only structures can be added.")
+        total = total + term
+    return total
 
 
 def structure_to_data(structure: Structure) -> Any:
@@ -134,7 +154,7 @@ def _plain(value: Any) -> Any:
 
 
 def _unplain(value: Any, depth: int) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, dict) or depth > MAX_DEPTH:
         return structure_from_data(value, depth)
     return tuple(_unplain(item, depth + 1) for item in value) if isinstance(value, list) else value  # type: ignore[misc]
 

@@ -21,17 +21,29 @@ def delta(name: str, settings: Mapping[str, Any], v: Values, W: Array) -> Array:
     return CLOSED[name](settings, v, W)
 
 
-def _alpha_over_rank(s: Mapping[str, Any]) -> float:
+def closed(
+    name: str, settings: Mapping[str, Any], v: Values, W: Array, b: Array
+) -> dict[str, Array]:
+    """Every part of the update: ΔW, Δb, the penalty."""
+    parts = {"weight": delta(name, settings, v, W)} if CLOSED[name] is not NOTHING else {}
+    if name in BIASES:
+        parts["bias"] = BIASES[name](settings, v, W, b)
+    if name in PENALTIES:
+        parts["penalty"] = PENALTIES[name](settings, v)
+    return {part: value for part, value in parts.items() if value is not None}
+
+
+def alpha_over_rank(s: Mapping[str, Any]) -> float:
     if s["alpha"] is None:
         return 1.0
     return s["alpha"] / (sqrt(s["rank"]) if s.get("use_rslora") else s["rank"])
 
 
-def _alpha(s: Mapping[str, Any]) -> float:
+def alpha_of(s: Mapping[str, Any]) -> float:
     return 1.0 if s["alpha"] is None else s["alpha"]
 
 
-def _within(structure: Any, v: Values, W: Array) -> Array:
+def within_of(structure: Any, v: Values, W: Array) -> Array:
     settings = dict(structure.method.defaults) | dict(structure.settings)
     prefix = "within."
     inner = {name.removeprefix(prefix): a for name, a in v.items() if name.startswith(prefix)}
@@ -39,11 +51,19 @@ def _within(structure: Any, v: Values, W: Array) -> Array:
 
 
 def lora(s: Mapping[str, Any], v: Values, W: Array) -> Array:
-    return (_alpha_over_rank(s) * (v["B"] @ v["A"])).reshape(W.shape)
+    if "T" in v:
+        core = v["T"].reshape(s["rank"], s["rank"], -1)
+        return alpha_over_rank(s) * np.einsum("oa,abk,bi->oik", v["B"], core, v["A"]).reshape(
+            W.shape
+        )
+    product = v["B"] @ v["A"]
+    if s["start"] in ("pissa", "olora", "given"):
+        product = product - v["B@start"] @ v["A@start"]
+    return alpha_over_rank(s) * product.reshape(W.shape)
 
 
 def dora(s: Mapping[str, Any], v: Values, W: Array) -> Array:
-    V = (W + _within(s["within"], v, W)).reshape(len(W), -1)
+    V = (W + within_of(s["within"], v, W)).reshape(len(W), -1)
     rows = [m * row / np.linalg.norm(row) for m, row in zip(v["m"], V, strict=True)]
     return np.array(rows).reshape(W.shape) - W
 
@@ -53,7 +73,7 @@ def vera(s: Mapping[str, Any], v: Values, W: Array) -> Array:
 
 
 def lora_xs(s: Mapping[str, Any], v: Values, W: Array) -> Array:
-    return (_alpha_over_rank(s) * (v["B"] @ v["R"] @ v["A"])).reshape(W.shape)
+    return (alpha_over_rank(s) * (v["B"] @ v["R"] @ v["A"])).reshape(W.shape)
 
 
 def loha(s: Mapping[str, Any], v: Values, W: Array) -> Array:
@@ -64,7 +84,11 @@ def loha(s: Mapping[str, Any], v: Values, W: Array) -> Array:
         ]
     else:
         parts = [v["B1"] @ v["A1"], v["B2"] @ v["A2"]]
-    return (_alpha_over_rank(s) * parts[0] * parts[1]).reshape(W.shape)
+    if s["use_tanh"]:
+        parts = [np.tanh(part) for part in parts]
+    if s["personalized"]:
+        parts[1] = parts[1] + 1
+    return (alpha_over_rank(s) * parts[0] * parts[1]).reshape(W.shape)
 
 
 def hira(s: Mapping[str, Any], v: Values, W: Array) -> Array:
@@ -88,23 +112,23 @@ def lokr(s: Mapping[str, Any], v: Values, W: Array) -> Array:
         second = second.reshape(len(second), -1)
     else:
         second = v["W2"] if "W2" in v else v["W2_a"] @ v["W2_b"]
-    scale = _alpha_over_rank(s)
+    scale = alpha_over_rank(s)
     if s["convention"] == "lycoris" and "W1" in v and "W2" in v:
         scale = 1.0
     return scale * np.kron(first, second).reshape(W.shape)
 
 
 def kronecker(s: Mapping[str, Any], v: Values, W: Array) -> Array:
-    return _alpha_over_rank(s) * np.kron(v["B"], v["A"]).reshape(W.shape)
+    return alpha_over_rank(s) * np.kron(v["B"], v["A"]).reshape(W.shape)
 
 
 def sine_lora(s: Mapping[str, Any], v: Values, W: Array) -> Array:
     g = sqrt(W[0].size) if s["gain"] is None else s["gain"]
     if s["within"] is not None:
-        return _alpha(s) * np.sin(s["frequency"] * _within(s["within"], v, W)) / g
+        return alpha_of(s) * np.sin(s["frequency"] * within_of(s["within"], v, W)) / g
     rank = s["rank"] or 8
     product = (v["B"] @ v["A"]).reshape(W.shape)
-    return _alpha_over_rank({**s, "rank": rank}) * np.sin(s["frequency"] * product) / g
+    return alpha_over_rank({**s, "rank": rank}) * np.sin(s["frequency"] * product) / g
 
 
 def _circulant(c: Array, rows: int, columns: int) -> Array:
@@ -137,7 +161,7 @@ def _surm(matrix: Callable[[Array, int, int], Array]) -> Callable[..., Array]:
             made = matrix(v["a"], out, inp)
         else:
             made = v["gate"] * matrix(v["a"], out, inp)
-        return _alpha(s) * made.reshape(W.shape)
+        return alpha_of(s) * made.reshape(W.shape)
 
     return form
 
@@ -146,7 +170,7 @@ def ldr(s: Mapping[str, Any], v: Values, W: Array) -> Array:
     n = len(v["G"])
     pairs = zip(v["G"].T, v["H"].T, strict=True)
     made = sum(_circulant(g, n, n) @ _skew_circulant(h) for g, h in pairs)
-    return _alpha(s) * made[: len(W), : W[0].size].reshape(W.shape)
+    return alpha_of(s) * made[: len(W), : W[0].size].reshape(W.shape)
 
 
 def tt_lora(s: Mapping[str, Any], v: Values, W: Array) -> Array:
@@ -155,14 +179,14 @@ def tt_lora(s: Mapping[str, Any], v: Values, W: Array) -> Array:
         core = v[f"G{k}"]
         core = core.reshape(made.shape[1], -1, 1 if k == len(v) else core.shape[-1])
         made = np.tensordot(made, core, axes=(1, 0)).reshape(-1, core.shape[-1])
-    return _alpha(s) * made.reshape(W.shape)
+    return alpha_of(s) * made.reshape(W.shape)
 
 
 def tucker(s: Mapping[str, Any], v: Values, W: Array) -> Array:
     made = v["C"]
     for m in range(made.ndim):
         made = np.moveaxis(np.tensordot(v[f"A{m + 1}"], made, axes=(1, m)), 0, m)
-    return _alpha_over_rank(s) * made.reshape(W.shape)
+    return alpha_over_rank(s) * made.reshape(W.shape)
 
 
 def cp(s: Mapping[str, Any], v: Values, W: Array) -> Array:
@@ -172,7 +196,7 @@ def cp(s: Mapping[str, Any], v: Values, W: Array) -> Array:
         for m in range(1, len(v) + 1):
             term = np.multiply.outer(term, v[f"A{m}"][:, r])
         total = total + term
-    return _alpha_over_rank(s) * total.reshape(W.shape)
+    return alpha_over_rank(s) * total.reshape(W.shape)
 
 
 CLOSED: dict[str, Callable[..., Array]] = {
@@ -194,3 +218,14 @@ CLOSED: dict[str, Callable[..., Array]] = {
     "tucker": tucker,
     "cp": cp,
 }
+
+BIASES: dict[str, Callable[..., Array | None]] = {}
+"""Δb of the settings, the leaves, W0 and b0; None where the settings have no bias part."""
+
+PENALTIES: dict[str, Callable[..., Any]] = {}
+"""The penalty of the settings and the leaves; None where the settings have none."""
+
+
+def NOTHING(s: Mapping[str, Any], v: Values, W: Array) -> Array:
+    """The ΔW of a method that changes the bias alone."""
+    return np.zeros_like(W)

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tensoradapt as ta
-from tensoradapt import demo, zoo
+from tensoradapt import demo, structure, zoo
 from tensoradapt.cli.app import app
 from tensoradapt.cli.arguments import read_shape
 from tensoradapt.errors import ShapeError, TensorAdaptError
@@ -46,6 +46,7 @@ def users_module(tmp_path, monkeypatch, request):
     name = f"scaled_{abs(hash(request.node.name))}"
     (tmp_path / f"{name}.py").write_text(MODULE.format(name=name), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(structure, "_METHODS", dict(structure._METHODS))
     return name
 
 
@@ -63,7 +64,7 @@ def test_methods_as_json_has_formula_paper_and_settings():
     assert {*zoo.__all__} <= {*found}
     assert found["lora"]["formula"].startswith("ΔW = s B A")
     assert "2106.09685" in found["lora"]["paper"]
-    assert found["lora"]["settings"] == {"rank": 8, "alpha": None, "use_rslora": False}
+    assert found["vera"]["settings"] == {"rank": 256, "d_initial": 0.1}
     assert found["dora"]["settings"]["within"] == "lora(rank=8)"
 
 
@@ -148,10 +149,10 @@ def test_explain_knows_a_users_method(users_module):
 
 
 @pytest.mark.parametrize(
-    ("structure", "options", "sentence"),
+    ("text", "options", "sentence"),
     [
         ("nope()", [], "The method 'nope' was asked for."),
-        ("lora(rnk=2)", [], "  lora has no setting 'rnk'; nearest: rank (of 3)."),
+        ("lora(rnk=2)", [], "  lora has no setting 'rnk'; nearest: rank"),
         ("lora(rank=0)", [], "  rank must be an integer of 1 or more."),
         ("lora(rank=99)", [], "  The largest rank of a matrix of 64 × 32 is 32."),
         ("lora(", [], "The structure 'lora(' cannot be read."),
@@ -166,8 +167,8 @@ def test_explain_knows_a_users_method(users_module):
         ("lora()", ["--import", ".."], "The module '..' was to be imported."),
     ],
 )
-def test_a_wrong_call_is_answered_by_three_sentences(structure, options, sentence):
-    lines = refused("explain", structure, "--shape", "64x32", *options)
+def test_a_wrong_call_is_answered_by_three_sentences(text, options, sentence):
+    lines = refused("explain", text, "--shape", "64x32", *options)
     assert sentence in "\n".join(lines)
     assert len(lines) == 3
 

@@ -163,7 +163,11 @@ def test_conv1d_of_transformers():
     conv1d = pytest.importorskip("transformers.pytorch_utils").Conv1D
     torch.manual_seed(0)
     model = nn.Sequential(conv1d(5, 3), nn.Tanh(), conv1d(4, 5))
-    for structure in (zoo.lora(rank=2, alpha=5.0), zoo.dora(within=zoo.lora(rank=2)), zoo.lora_xs(rank=2)):
+    for structure in (
+        zoo.lora(rank=2, alpha=5.0),
+        zoo.dora(within=zoo.lora(rank=2)),
+        zoo.lora_xs(rank=2),
+    ):
         shuffle(tnn.adapt(model, structure, where="0 | 2", strength=0.5))
         layer, x = model[0], inputs(7, 3)
         assert (layer.in_features, layer.out_features) == (3, 5)

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from tensoradapt import zoo
-from tensoradapt.algebra.walk import parameters
+from tensoradapt.algebra.expression import Expr
+from tensoradapt.algebra.nodes import Parameter
+from tensoradapt.algebra.walk import leaves, parameters, start_of
 from tensoradapt.errors import StructureError, TensorAdaptError
 from tensoradapt.run.evaluate import evaluate
 from tensoradapt.run.sample import sample
@@ -15,14 +17,55 @@ from tensoradapt.spelling import parse
 from tensoradapt.structure import methods
 from tensoradapt.zoo.kron import factor_pair
 from tensoradapt.zoo.limits import near_equal
-from tests.closed_forms import CLOSED, delta
+from tests import closed_forms_2  # noqa: F401  (registers its closed forms)
+from tests.closed_forms import CLOSED, closed
 from tests.tables import ROWS, Row
 
 every_row = pytest.mark.parametrize("row", ROWS, ids=str)
+PARTS = ("weight", "bias", "penalty")
 
 
 def base_of(row: Row) -> np.ndarray:
     return np.random.RandomState(7).standard_normal(row.shape)
+
+
+def bias_of(row: Row) -> np.ndarray:
+    return np.random.RandomState(9).standard_normal(row.shape[0])
+
+
+def parts_of(row: Row) -> dict[str, Expr]:
+    """The expressions of the update by part: weight, bias, penalty."""
+    update = row.structure.update(row.shape)
+    return {part: expr for part in PARTS if (expr := getattr(update, part)) is not None}
+
+
+def read(row: Row, start: str, seed: int) -> dict[str, np.ndarray]:
+    """Every part's value, with all leaves drawn together, as the closed forms take them."""
+    values, W = values_of(row, start, seed), base_of(row)
+    return {
+        part: evaluate(
+            expr,
+            values,
+            base=W if row.base_needed or start == "random" else None,
+            bias=bias_of(row),
+        )
+        for part, expr in parts_of(row).items()
+    }
+
+
+def values_of(row: Row, start: str, seed: int) -> dict[str, np.ndarray]:
+    exprs, W = list(parts_of(row).values()), base_of(row)
+    bases = [W] * len(exprs) if row.base_needed else None
+    biases = [bias_of(row)] * len(exprs)
+    source = np.random.RandomState(4)
+    own = [leaf for expr in exprs for leaf in leaves(expr) if start_of(leaf).kind == "given"]
+    data = {leaf.name: source.standard_normal(leaf.shape) for leaf in own}
+    return sample(exprs, seed=seed, start=start, base=bases, bias=biases, data=data)
+
+
+def trained_by(row: Row) -> list[Parameter]:
+    every = (leaf for expr in parts_of(row).values() for leaf in parameters(expr))
+    return list(dict.fromkeys(every))
 
 
 def test_the_table_and_the_closed_forms_have_every_method():
@@ -32,35 +75,38 @@ def test_the_table_and_the_closed_forms_have_every_method():
 
 def test_every_summary_begins_with_its_formula():
     for name in zoo.__all__:
-        assert getattr(zoo, name).summary.startswith(("ΔW = ", "W' = ")), name
+        assert getattr(zoo, name).summary.startswith(("ΔW = ", "W' = ", "b' = ")), name
 
 
 @every_row
 def test_trained_parameters_are_the_paper_s(row: Row):
-    expr = row.structure.on(row.shape)
-    assert expr.shape == row.shape
-    assert sum(leaf.size for leaf in parameters(expr)) == row.count
+    shapes = {"weight": row.shape, "bias": row.shape[:1], "penalty": ()}
+    assert all(expr.shape == shapes[part] for part, expr in parts_of(row).items())
+    assert sum(leaf.size for leaf in trained_by(row)) == row.count
 
 
 @every_row
 def test_the_update_is_zero_at_the_start_and_its_gradient_is_not(row: Row):
-    expr, W = row.structure.on(row.shape), base_of(row)
-    first = sample(expr, seed=3, base=W if row.base_needed else None)
-    change = evaluate(expr, first, base=W if row.base_needed else None)
-    if row.starts_at_zero:
-        assert not change.any()
-    else:
-        assert 0 < np.abs(change).max() < 1e-2
-    assert gradient_at_start(row, W) > 0
+    change = read(row, "initial", seed=3)
+    change.pop("penalty", None)
+    assert any(value.any() for value in change.values()) != row.starts_at_zero
+    assert gradient_at_start(row) > 0
 
 
-def gradient_at_start(row: Row, W: np.ndarray) -> float:
-    """The norm of the gradient of ⟨G, ΔW⟩ with respect to all trained leaves."""
-    expr, base = row.structure.on(row.shape), torch.from_numpy(W)
-    values = sample(expr, seed=3, base=base, like=base)
-    trained = [values[leaf.name].requires_grad_() for leaf in parameters(expr)]
-    G = torch.from_numpy(np.random.RandomState(8).standard_normal(row.shape))
-    total = (evaluate(expr, values, base=base) * G).sum()
+def gradient_at_start(row: Row) -> float:
+    """The norm of the gradient of ⟨G, ΔW⟩ + ⟨g, Δb⟩ with respect to all trained leaves."""
+    W, b = torch.from_numpy(base_of(row)), torch.from_numpy(bias_of(row))
+    values = {k: torch.tensor(v) for k, v in values_of(row, "initial", seed=3).items()}
+    trained = [values[leaf.name].requires_grad_() for leaf in trained_by(row)]
+    source = np.random.RandomState(8)
+    total = sum(
+        (
+            evaluate(expr, values, base=W, bias=b)
+            * torch.tensor(source.standard_normal(expr.shape))
+        ).sum()
+        for expr in parts_of(row).values()
+        if expr.shape
+    )
     grads = torch.autograd.grad(total, trained, allow_unused=True)
     assert all(g is not None for g in grads)
     return sum(float(g.norm()) for g in grads)
@@ -68,12 +114,14 @@ def gradient_at_start(row: Row, W: np.ndarray) -> float:
 
 @every_row
 def test_evaluate_equals_the_closed_form(row: Row):
-    expr, W = row.structure.on(row.shape), base_of(row)
-    values = sample(expr, seed=5, start="random")
+    values = values_of(row, "random", seed=5)
     settings = dict(row.structure.method.defaults) | dict(row.structure.settings)
-    expected = delta(row.structure.method.name, settings, values, W)
-    assert np.abs(expected).max() > 1e-3
-    np.testing.assert_allclose(evaluate(expr, values, base=W), expected, rtol=1e-9, atol=1e-12)
+    expected = closed(row.structure.method.name, settings, values, base_of(row), bias_of(row))
+    got = read(row, "random", seed=5)
+    assert got.keys() == expected.keys()
+    for part in got:
+        assert np.abs(expected[part]).max() > 1e-3, part
+        np.testing.assert_allclose(got[part], expected[part], rtol=1e-9, atol=1e-12)
 
 
 @every_row
@@ -133,6 +181,12 @@ def test_the_product_of_a_circulant_pair_is_circulant():
     expr = zoo.circulant(form="product").on((6, 6))
     W = evaluate(expr, sample(expr, seed=2, start="random"))
     np.testing.assert_allclose(np.roll(W, (1, 1), (0, 1)), W, rtol=1e-12)
+
+
+def test_lora_xs_begins_near_zero():
+    W = np.random.RandomState(1).standard_normal((8, 5))
+    expr = zoo.lora_xs(rank=3, alpha=12).on((8, 5))
+    assert 0 < np.abs(evaluate(expr, sample(expr, base=W))).max() < 1e-2
 
 
 def test_lora_xs_begins_between_singular_vectors_of_the_base():

@@ -34,6 +34,7 @@ class Expr:
     """A tensor-valued expression; the common face of all nodes."""
 
     __slots__ = ("__weakref__", "digest", "shape")
+    __array_ufunc__ = None  # else numpy makes an object array of one expression per element
     shape: Shape
     digest: bytes
 

@@ -102,9 +102,11 @@ def exact(number: Number) -> Factor:
     """A number as an exact fraction if it is one of denominator below 10⁶, else as a float."""
     given: object = number
     if not isinstance(given, Real | Fraction):
+        text = repr(given)
+        shown = text if len(text) < 60 and "\n" not in text else f"a {type(given).__name__}"
         raise StructureError(
-            f"An expression was combined with {number!r}.",
-            f"That is a {type(number).__name__}, not an expression or a number.",
+            f"An expression was combined with {shown}.",
+            f"That is a {type(given).__name__}, not an expression or a number.",
             "Wrap arrays as frozen(name, ..., recipe=given()).",
         )
     if isinstance(number, int | Fraction):

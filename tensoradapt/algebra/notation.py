@@ -92,7 +92,7 @@ def _axes(part: str, text: str, letters: bool) -> Axes:
     part = part.rstrip()
     while position < len(part):
         match = _TOKEN.match(part, position)
-        token = match.group(1) if match else part[position]
+        token = match.group(1) if match else part[position:].lstrip()[0]
         if (
             match is None
             or (token == "(" and group is not None)

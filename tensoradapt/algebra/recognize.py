@@ -217,8 +217,8 @@ def _kron(operands: Operands, output: Axes) -> Found:
 
 def _named(operands: Operands, output: Axes) -> Found:
     pattern = canonical(Pattern(tuple(operands.values()), output))
-    for name, write in _FORMATS.items():
-        if pattern == _format(write, len(operands)):
+    for name, (least, write) in _FORMATS.items():
+        if len(operands) >= least and pattern == _format(write, len(operands)):
             return Form(name, tuple(map(Use, operands)))
     return None
 
@@ -247,7 +247,7 @@ def _cp(count: int) -> str:
 
 
 def _weighted_cp(count: int) -> str:
-    return _cp(count - 1).replace(" ->", ", r ->") if count > 1 else "r -> r "
+    return _cp(count - 1).replace(" ->", ", r ->")
 
 
 def _tucker(count: int) -> str:
@@ -266,14 +266,15 @@ def _ring(count: int) -> str:
     return f"{cores} -> {_modes('n', count)}"
 
 
-_FORMATS: dict[str, Callable[[int], str]] = {
-    "khatri_rao": lambda count: "o1 r, o2 r -> (o1 o2) r",
-    "block_diag": lambda count: "j o i -> (j o) (j i)",
-    "monarch": lambda count: "a b d, a c d -> (a b) (c d)",
-    "trace": lambda count: "i i -> ",
-    "tucker": _tucker,
-    "tensor_train": _train,
-    "tensor_ring": _ring,
-    "cp": _cp,
-    "weighted_cp": _weighted_cp,
+_FORMATS: dict[str, tuple[int, Callable[[int], str]]] = {
+    "khatri_rao": (2, lambda count: "o1 r, o2 r -> (o1 o2) r"),
+    "block_diag": (1, lambda count: "j o i -> (j o) (j i)"),
+    "monarch": (2, lambda count: "a b d, a c d -> (a b) (c d)"),
+    "trace": (1, lambda count: "i i -> "),
+    "tucker": (3, _tucker),
+    "tensor_train": (3, _train),
+    "tensor_ring": (2, _ring),
+    "cp": (3, _cp),
+    "weighted_cp": (3, _weighted_cp),
 }
+"""Named formats: the fewest operands they have, and their pattern for a number of operands."""

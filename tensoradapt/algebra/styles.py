@@ -48,6 +48,8 @@ def _shorten(name: str) -> str:
 def _number(factor: Factor) -> str:
     if isinstance(factor, float):
         return f"{factor:.6g}"
+    if 64 < factor.denominator <= 10**6 and Fraction(f"{float(factor):.6g}") == factor:
+        return f"{float(factor):.6g}"
     if max(abs(factor.numerator), factor.denominator) < 10**12:
         return str(factor)
     return f"{Decimal(factor.numerator) / Decimal(factor.denominator):.6g}"
@@ -95,10 +97,9 @@ def _latex_name(name: str) -> str:
 
 
 def _latex_number(factor: Factor) -> str:
-    if isinstance(factor, Fraction) and factor.denominator != 1:
-        top, bottom = _number(Fraction(factor.numerator)), _number(Fraction(factor.denominator))
-        return rf"\tfrac{{{top}}}{{{bottom}}}"
     text = _number(factor).replace("E", "e").replace("+", "")
+    if "/" in text:
+        return r"\tfrac{{{}}}{{{}}}".format(*text.split("/"))
     mantissa, _, exponent = text.partition("e")
     return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if exponent else text
 
@@ -134,6 +135,8 @@ LATEX = Style(
 
 def in_text_mode(style: Style, text: str) -> str:
     """A pattern or a word inside a formula."""
+    if style is LATEX and not text.strip("0123456789.-×"):
+        return text.replace("×", LATEX.times)
     if style is LATEX:
         escaped = _escape(text).replace("->", r"$\to$")
         return rf"\text{{{escaped}}}"

@@ -98,4 +98,4 @@ def _exists(name: str) -> bool:
 
 def print_json(data: Any) -> None:
     """Print data as one JSON document."""
-    typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
+    typer.echo(json.dumps(data, indent=1))

@@ -124,7 +124,7 @@ def _crossover(planned: Plan) -> str:
     if planned.mode == "materialize":
         return "Crossover: none; ΔW itself does not depend on the tokens."
     if not planned.crossovers:
-        return f"Crossover: none; {planned.chosen.name} is the cheapest at every token count."
+        return f"Crossover: none; {planned.chosen.name} at every token count."
     changes = ", ".join(f"{name} from {tokens} tokens" for tokens, name in planned.crossovers)
     return f"Crossover: {changes}."
 

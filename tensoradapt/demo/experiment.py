@@ -39,7 +39,7 @@ class Settings:
     timing_rounds: int = 25
 
 
-QUICK = Settings(pretraining_steps=150, adaptation_steps=50, timing_rounds=9)
+QUICK = Settings(pretraining_steps=120, adaptation_steps=40, timing_rounds=7)
 
 
 @dataclass(frozen=True, slots=True)

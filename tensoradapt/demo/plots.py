@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from ..errors import MissingExtraError
 from .candidates import FULL, Group
 from .experiment import TOLERANCE
-from .summary import Report, Row
+from .summary import SPECTRUM_SITE, Report, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLORS = {Group.REFERENCE: "0.35", Group.NEAR_EQUAL: "tab:blue", Group.SMALL: "tab:orange"}
-SPECTRUM_SITE = "blocks.1.attention.value"
 SMALLEST_SHOWN = 1e-9
 ACCURACY = "accuracy on digits 5 to 9 (%)"
 TITLE = "mean and standard deviation over the seeds"
@@ -89,7 +88,8 @@ def accuracy_figure(report: Report) -> Figure:
     scatter.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     scatter.minorticks_off()
     scatter.grid(alpha=0.3)
-    rising = sorted(report.rows, key=lambda row: row.accuracy)
+    adapted = [row for row in report.rows if row.n_parameters]  # the head would hide the rest
+    rising = sorted(adapted, key=lambda row: row.accuracy)
     for height, row in enumerate(rising):
         _error_bar(ladder, row, height, vertical=False)
     names = [f"{row.candidate.name}  {row.n_parameters:,}" for row in rising]

@@ -65,7 +65,9 @@ def _range_text(ends: tuple[int, int] | None) -> str:
 
 
 def _difference_text(difference: float | None) -> str:
-    return "–" if difference is None else f"{difference:.1e}"
+    if difference is None:
+        return "–"
+    return f"{difference:.1e}" if difference else "0"
 
 
 def _legend(report: Report) -> str:
@@ -80,7 +82,7 @@ def _legend(report: Report) -> str:
         "step      time of forward and backward, by that of the frozen model",
         "loaded    largest change of a score after saving and loading into a fresh model",
         "merged    the same after merging that model",
-        f"Largest change of all: loaded {report.loaded_difference:.1e}, "
-        f"merged {report.merged_difference:.1e}. Done in {report.seconds:.0f} s.",
+        f"Largest change of all: loaded {_difference_text(report.loaded_difference)}, "
+        f"merged {_difference_text(report.merged_difference)}. Done in {report.seconds:.0f} s.",
     )
     return "\n".join(lines)

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 
 from .candidates import Candidate
-from .experiment import TOLERANCE, Pretraining, Settings, Trial
+from .experiment import TOLERANCE, Pretraining, Settings, Site, Trial
+
+SPECTRUM_SITE = "blocks.1.attention.value"
+"""The weight whose singular values are drawn, and kept in the document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ def rows_of(candidates: Sequence[Candidate], trials: Sequence[Trial]) -> tuple[R
 
 
 def to_document(report: Report) -> dict[str, Any]:
-    """Write a report as plain data for JSON: the table, every trial and every spectrum."""
+    """Write a report as plain data for JSON: the table, every trial, and what is drawn."""
     return {
         "machine": {
             "python": platform.python_version(),
@@ -157,15 +160,25 @@ def _row_document(row: Row) -> dict[str, Any]:
 
 
 def _trial_document(trial: Trial) -> dict[str, Any]:
-    sites = [asdict(site) | {"numerical_rank": site.numerical_rank} for site in trial.sites]
     return {
         "seed": trial.seed,
         "accuracy": trial.accuracy,
         "loss": trial.loss,
         "step_time": trial.step_time,
         "difference": {"loaded": trial.loaded_difference, "merged": trial.merged_difference},
-        "sites": sites,
+        "sites": {site.path: _site_document(site) for site in trial.sites},
     }
+
+
+def _site_document(site: Site) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "shape": site.shape,
+        "rank_bound": site.rank_bound,
+        "numerical_rank": site.numerical_rank,
+    }
+    if site.path == SPECTRUM_SITE:
+        document["singular_values"] = [float(f"{value:.6g}") for value in site.singular_values]
+    return document
 
 
 def _range(values: list[int]) -> tuple[int, int] | None:

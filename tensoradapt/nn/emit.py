@@ -20,10 +20,9 @@ from array_api_compat import torch as xp
 from torch import Tensor
 
 from ..planning.steps import Input, Program, Step
-from ..run.elementwise import apply_function
+from ..run.elementwise import apply_function, slope
 from ..run.execute import dense_constant
 from ..run.floats import FloatArithmetic
-from ..run.matrix_functions import apply_matrix_function
 from ..run.positions import positions
 
 MODULE = "<tensoradapt program>"
@@ -62,9 +61,18 @@ class Emitted:
 
 
 @lru_cache(maxsize=2048)
-def emit(program: Program) -> Emitted:
-    """Write a program as source and compile it to a function ``run(*inputs, *constants)``."""
-    lines, constants, objects = _Lines(program).all()
+def emit(program: Program, in_place: bool = False) -> Emitted:
+    """Write a program as source and compile it to a function ``run(*inputs, *constants)``.
+
+    Parameters
+    ----------
+    program : Program
+        Its steps become one line each.
+    in_place : bool
+        Whether a value that is read for the last time may be overwritten; only where no
+        gradient is recorded.
+    """
+    lines, constants, objects = _Lines(program, in_place).all()
     count = len(constants)
     arguments = [_argument(k, entry) for k, entry in enumerate(program.inputs)]
     arguments += [f"c{k}" for k in range(count)]
@@ -75,22 +83,36 @@ def emit(program: Program) -> Emitted:
     return Emitted(source, tuple(constants), names["run"])
 
 
+def diagonal_sums(matrix: Tensor, axis: int, columns: int) -> Tensor:
+    """``t[k] = Σ_{i - j + columns - 1 = k} M[i, j]``: rows laid one further each, then summed."""
+    rows = matrix.shape[axis]
+    tail = matrix.dim() - axis - 2
+    padded = torch.nn.functional.pad(matrix.flip(axis + 1), (0, 0) * tail + (0, rows))
+    lines = padded.flatten(axis, axis + 1).narrow(axis, 0, rows * (columns + rows - 1))
+    return lines.unflatten(axis, (rows, columns + rows - 1)).sum(axis)
+
+
 _NAMES: dict[str, Any] = {
+    "diagonal_sums": diagonal_sums,
+    "slope": lambda a, f: slope(xp, a, f),
     "elementwise": lambda a, f: apply_function(xp, a, f),
     "norm": lambda a, axes: FloatArithmetic(a).norm(a, axes),
-    "matrix_function": lambda a, kind, settings: apply_matrix_function(xp, a, kind, settings),
+    "matrix_function": lambda a, kind, s: FloatArithmetic(a).matrix_function(a, kind, s),
+    "rfft": lambda a, n, axis: torch.fft.rfft(a.float() if a.itemsize < 4 else a, n, axis),
 }
 
 
 def _argument(k: int, entry: Input) -> str:
-    return {"x": "x", "base": "w0", "bias": "b0"}.get(entry.kind, f"v{k}")
+    names = {"x": "x", "base": "w0", "bias": "b0", "gradient": "g", "saved": entry.name}
+    return names.get(entry.kind, f"v{k}")
 
 
 class _Lines:
     """Writes one line per step."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, in_place: bool) -> None:
         self.program = program
+        self.free = overwritable(program) if in_place else frozenset[int]()
         self.constants: list[Constant] = []
         self.objects: dict[str, Any] = {}
 
@@ -102,8 +124,9 @@ class _Lines:
         ]
         for number, step in self.program.numbered():
             shape = ", ".join("T" if n == -1 else str(n) for n in step.shape)
-            lines.append(f"v{number} = {self._line(step)}  # ({shape})")
-        lines.append(f"return {self._name(self.program.result)}")
+            lines.append(f"v{number} = {self._line(number, step)}  # ({shape})")
+        results = (self.program.result, *self.program.more)
+        lines.append(f"return {', '.join(self._name(k) for k in results)}")
         return lines, self.constants, self.objects
 
     def _name(self, number: int) -> str:
@@ -121,8 +144,10 @@ class _Lines:
         self.objects[name] = value
         return name
 
-    def _line(self, step: Step) -> str:
+    def _line(self, number: int, step: Step) -> str:
         v = [self._name(k) for k in step.operands]
+        if number in self.free:
+            return _IN_PLACE[step.operation](step, v)
         write = getattr(self, f"_{step.operation}", None)
         return write(step, v) if write is not None else _PLAIN[step.operation](step, v)
 
@@ -153,11 +178,59 @@ class _Lines:
         zeros = f"{v[0]}.new_zeros({_zeros(step, v[0], axis)})"
         return f"torch.index_add({zeros}, {axis}, {where}, {value})"
 
+    def _rfft(self, step: Step, v: list[str]) -> str:
+        return f"rfft({v[0]}, {step.settings[1]}, {step.settings[0]})"
+
+    def _irfft(self, step: Step, v: list[str]) -> str:
+        """Half types are transformed in float32, and come back as they were."""
+        used = {k for other in self.program.steps for k in other.operands}
+        like = next(k for k, i in enumerate(self.program.inputs) if k in used and not i.is_complex)
+        text = f"torch.fft.irfft({v[0]}, {step.settings[1]}, {step.settings[0]})"
+        return f"{text}.to({self._name(like)}.dtype)"
+
     def _map(self, step: Step, v: list[str]) -> str:
         function = step.settings[0]
         if function.name in ("sin", "cos", "tanh", "exp", "sigmoid", "relu", "abs"):
             return f"torch.{function.name}({v[0]})"
         return f"elementwise({v[0]}, {self._object(function)})"
+
+    def _slope(self, step: Step, v: list[str]) -> str:
+        return f"slope({v[0]}, {self._object(step.settings[0])})"
+
+
+def overwritable(program: Program) -> frozenset[int]:
+    """The steps that may overwrite their first operand.
+
+    The operand must be made by a step of its own (no input, no view of one), have the result's
+    shape and type, and neither it nor a view of it may be read later or be given out.
+    """
+    root: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for number, step in program.numbered():
+        for k in step.operands:
+            last[root.get(k, k)] = number
+        shares = step.operation in _SHARING
+        root[number] = root.get(step.operands[0], step.operands[0]) if shares else number
+    results = {root.get(k, k) for k in (program.result, *program.more)}
+    found: set[int] = set()
+    for number, step in program.numbered():
+        if step.operation not in _IN_PLACE or not step.operands:
+            continue
+        first = step.operands[0]
+        made = program.value(first)
+        own = isinstance(made, Step) and root[first] == first and made.operation not in _GIVEN
+        same = made.shape == step.shape and made.is_complex == step.is_complex
+        again = {root.get(k, k) for k in step.operands[1:]}
+        if own and same and last[first] == number and first not in results | again:
+            found.add(number)
+    return frozenset(found)
+
+
+_SHARING = ("reshape", "permute", "slice", "diagonal", "expand", "hold", "conj")
+"""Operations whose result may share memory with their operand."""
+
+_GIVEN = ("dense", "ones", *_SHARING)
+"""Operations whose result is not memory of their own."""
 
 
 def _zeros(step: Step, name: str, axis: int) -> str:
@@ -220,6 +293,22 @@ def _fold(step: Step, v: list[str]) -> str:
     return f"{v[0]}.narrow({axis}, 0, {half}) - {v[0]}.narrow({axis}, {half}, {half})"
 
 
+def _diagonal_sums(step: Step, v: list[str]) -> str:
+    axis, columns = step.settings
+    return f"diagonal_sums({v[0]}, {axis}, {columns})"
+
+
+def _expand(step: Step, v: list[str]) -> str:
+    return f"{v[0]}.expand({_sizes(step.shape)})"
+
+
+_IN_PLACE: dict[str, Callable[[Step, list[str]], str]] = {
+    "add": lambda s, v: f"{v[0]}.add_({v[1]}{_alpha(s)})",
+    "addmm": lambda s, v: f"{v[0]}.addmm_({v[1]}, {v[2]}{_alpha(s)})",
+    "scale": lambda s, v: f"{v[0]}.mul_({float(s.settings[0])!r})",
+    "multiply": lambda s, v: f"{v[0]}.mul_({v[1]})",
+}
+
 _PLAIN: dict[str, Callable[[Step, list[str]], str]] = {
     "reshape": lambda s, v: f"{v[0]}.reshape({_sizes(s.shape)})",
     "permute": _permute,
@@ -232,12 +321,12 @@ _PLAIN: dict[str, Callable[[Step, list[str]], str]] = {
     "linear": lambda s, v: f"F.linear({', '.join(v)})",
     "scale": _scale,
     "windows": _windows,
+    "diagonal_sums": _diagonal_sums,
+    "expand": _expand,
     "slice": _slice,
     "pad": _pad,
     "fold": _fold,
     "unfold": lambda s, v: f"torch.cat([{v[0]}, -{v[0]}], {s.settings[0]})",
-    "rfft": lambda s, v: f"torch.fft.rfft({v[0]}, {s.settings[1]}, {s.settings[0]})",
-    "irfft": lambda s, v: f"torch.fft.irfft({v[0]}, {s.settings[1]}, {s.settings[0]})",
     "conj": lambda s, v: f"torch.conj({v[0]})",
     "norm": lambda s, v: f"norm({v[0]}, {s.settings})",
     "matrix_function": lambda s, v: (

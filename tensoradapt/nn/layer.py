@@ -145,7 +145,8 @@ class Adapted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the original and every update to ``x``, of shape ``(..., in)``."""
-        base = self.base_layer
+        # Read from the tables of nn.Module: its attributes cost as much as a small product.
+        base = cast(nn.Module, self._modules["base_layer"])
         if x.is_nested:
             return self._ragged(x)
         if self.original is not None:
@@ -157,10 +158,12 @@ class Adapted(nn.Module):
         if len(self.adapters) == 1 and is_plain(base):
             for name, adapter in self.adapters.items():
                 leaves = self.read(name)
+                weight = cast(Tensor, stored(base, "weight"))
                 dtype = autocast or widest(x, leaves)
                 dropped = adapter.dropout and self.training
-                if not dropped and (autocast or base.weight.dtype == dtype):
-                    return self._fused(adapter, x, leaves, dtype, autocast)
+                if not dropped and (autocast or weight.dtype == dtype):
+                    bias = stored(base, "bias")
+                    return self._fused(adapter, x, weight, bias, leaves, dtype, autocast)
         y = base(x)
         total = y
         for name, adapter in self.adapters.items():
@@ -172,11 +175,12 @@ class Adapted(nn.Module):
         self,
         adapter: Adapter,
         x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
         leaves: tuple[Tensor, ...],
         dtype: torch.dtype,
         autocast: torch.dtype | None,
     ) -> Tensor:
-        weight, bias = self.weight, self.bias
         typed = cast_all(leaves, dtype)
         if autocast is None:
             return adapter.operator.layer(x, weight, bias, typed, adapter.strength)
@@ -219,9 +223,9 @@ class Adapted(nn.Module):
     def read(self, name: str) -> tuple[Tensor, ...]:
         """The leaf tensors of an adapter, in its operator's order."""
         adapter = self.adapters[name]
-        own = self.leaves[name]
+        own = cast(nn.Module, cast(nn.Module, self._modules["leaves"])._modules[name])
         if adapter.shared is None:
-            return tuple(getattr(own, attribute) for _, attribute in adapter.slots)
+            return tuple([cast(Tensor, stored(own, attribute)) for _, attribute in adapter.slots])
         shared = adapter.shared.adapters[name]
         return tuple(
             getattr(shared if is_shared else own, attribute)
@@ -309,6 +313,12 @@ def bias_of(module: nn.Module) -> Tensor | None:
     return cast("Tensor | None", module.bias)
 
 
+def stored(module: nn.Module, attribute: str) -> Tensor | None:
+    """A tensor of a module, found first where parameters usually are."""
+    found = module._parameters.get(attribute)
+    return getattr(module, attribute) if found is None else found
+
+
 def is_plain(module: nn.Module) -> bool:
     """Whether calling the module is ``x Wᵀ + b`` and nothing else."""
     return type(module) is nn.Linear and not (
@@ -344,7 +354,7 @@ def widest(x: Tensor, leaves: tuple[Tensor, ...]) -> torch.dtype:
 
 def cast_all(leaves: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
     """The leaves in one type."""
-    return tuple(leaf if leaf.dtype == dtype else leaf.to(dtype) for leaf in leaves)
+    return tuple([leaf if leaf.dtype == dtype else leaf.to(dtype) for leaf in leaves])
 
 
 def _wide(*dtypes: torch.dtype) -> torch.dtype:

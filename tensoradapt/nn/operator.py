@@ -14,29 +14,43 @@ import torch
 from torch import Tensor
 
 from ..algebra.expression import Expr
+from ..algebra.leaves import ones
 from ..algebra.nodes import Parameter
 from ..algebra.walk import leaves as leaves_of
 from ..algebra.walk import snapshots
-from ..planning.planner import Plan, Schedule, plan_expression, schedule
+from ..planning.candidate import Candidate, layer
+from ..planning.planner import Plan, Schedule, plain_candidate, plan_expression, schedule
 from ..planning.rates import CPU, GPU, Rates
 from ..structure import Update
 from .emit import Constant, Emitted, emit
+from .function import Pair, Planned
 
-Key = tuple[str, bool, float, bool]
+Key = tuple[str, bool, float, bool, bool]
+"""Mode, whether gradients are wanted, strength, whether on a GPU, whether x wants a gradient."""
+
+_FIXED = {("x", "x"): 0, ("base", "base"): 1, ("bias", "bias"): 2}
 
 
 class Runner:
-    """The programs of one schedule as functions of ``(x, weight, bias, leaves)``."""
+    """The programs of one schedule as functions of ``(x, weight, bias, *leaves)``."""
 
-    __slots__ = ("arguments", "emitted", "schedule")
+    __slots__ = ("arguments", "emitted", "pairs", "schedule")
 
-    def __init__(self, made: Schedule, leaf_names: tuple[str, ...]) -> None:
+    def __init__(self, made: Schedule, plain: Candidate, leaf_names: tuple[str, ...]) -> None:
+        places = _FIXED | {("leaf", name): 3 + k for k, name in enumerate(leaf_names)}
         self.schedule = made
-        self.emitted: list[Emitted] = [emit(c.program) for c in made.candidates]
-        self.arguments = [
-            _arguments([(i.kind, i.name) for i in c.program.inputs], leaf_names)
-            for c in made.candidates
-        ]
+        self.emitted: list[Emitted] = []
+        self.arguments: list[tuple[int, ...]] = []
+        self.pairs: list[Pair | None] = []
+        for candidate in made.candidates:
+            program = candidate.program if candidate.backward is None else plain.program
+            self.emitted.append(emit(program))
+            self.arguments.append(tuple(places[i.kind, i.name] for i in program.inputs))
+            self.pairs.append(
+                None
+                if candidate.backward is None
+                else Pair(candidate, self.emitted[-1], self.arguments[-1], places)
+            )
 
     def pick(self, tokens: int) -> int:
         """The number of the program for a token count."""
@@ -44,14 +58,6 @@ class Runner:
             if tokens <= threshold:
                 return k
         return len(self.emitted) - 1
-
-
-def _arguments(inputs: list[tuple[str, str]], leaf_names: tuple[str, ...]) -> tuple[int, ...]:
-    """Where each input stands in ``(x, weight, bias, *leaves)``."""
-    fixed = {"x": 0, "base": 1, "bias": 2}
-    return tuple(
-        fixed[kind] if kind in fixed else 3 + leaf_names.index(name) for kind, name in inputs
-    )
 
 
 @lru_cache(maxsize=1024)
@@ -62,17 +68,15 @@ def _schedule(
     key: Key,
     has_bias: bool,
     rates: Rates,
-) -> Schedule:
-    mode, training, strength, _ = key
-    delta = strength * weight if weight is not None else _nothing(shape)
+) -> tuple[Schedule, Candidate]:
+    mode, training, strength, _, x_trains = key
+    delta = strength * weight if weight is not None else 0 * ones(*shape)
     shift = None if bias is None else strength * bias
-    return schedule(delta, mode, rates, shift, has_bias, training=training)
-
-
-def _nothing(shape: tuple[int, ...]) -> Expr:
-    from ..algebra.leaves import ones
-
-    return 0 * ones(*shape)
+    made = schedule(delta, mode, rates, shift, has_bias, training=training, x_trains=x_trains)
+    asked = layer(delta, mode, shift, has_bias)
+    trained = any(candidate.backward is not None for candidate in made.candidates)
+    plain = plain_candidate(asked, shape, mode, rates) if trained else made.candidates[0]
+    return made, plain
 
 
 class Operator:
@@ -121,16 +125,13 @@ class Operator:
         strength: float = 1.0,
     ) -> Tensor:
         """``x (W + strength ΔW)ᵀ + b + strength Δb`` for x of shape ``(..., in)``."""
-        training = torch.is_grad_enabled()
-        key = ("train" if training else "forward", training, strength, x.is_cuda)
-        return self._rows(key, x, weight, bias, leaves)
+        return self._rows("train", strength, x, weight, bias, leaves)
 
     def delta(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None, leaves: Sequence[Tensor]
     ) -> Tensor:
         """``x ΔWᵀ + Δb`` for x of shape ``(..., in)``."""
-        key = ("apply", torch.is_grad_enabled(), 1.0, x.is_cuda)
-        return self._rows(key, x, weight, bias, leaves)
+        return self._rows("apply", 1.0, x, weight, bias, leaves)
 
     def materialize(
         self, weight: Tensor | None, bias: Tensor | None, leaves: Sequence[Tensor]
@@ -139,39 +140,54 @@ class Operator:
         like = next(v for v in (*leaves, weight, bias) if v is not None)
         whole = None
         if self.update.weight is not None:
-            runner = self._runner(("materialize", False, 1.0, like.is_cuda))
+            runner = self._runner(("materialize", False, 1.0, like.is_cuda, False))
             whole = self._call(runner, 0, (None, weight, bias, *leaves), like)
         shift = None
         if self.update.bias is not None:
-            runner = self._runner(("bias", False, 1.0, like.is_cuda))
+            runner = self._runner(("bias", False, 1.0, like.is_cuda, False))
             shift = self._call(runner, 0, (None, weight, bias, *leaves), like)
         return whole, shift
 
     def plan(self, tokens: int, mode: str = "train") -> Plan:
         """The plan for a token count."""
-        delta = self.update.weight if self.update.weight is not None else _nothing(self.shape)
+        delta = self.update.weight if self.update.weight is not None else 0 * ones(*self.shape)
         return plan_expression(delta, tokens, mode, bias=self.update.bias, has_bias=self.has_bias)
 
     def source(self, tokens: int, mode: str = "train") -> str:
         """The emitted torch source for a token count."""
-        runner = self._runner((mode, mode == "train", 1.0, False))
-        return runner.emitted[runner.pick(tokens)].source
+        training = mode == "train"
+        runner = self._runner((mode, training, 1.0, False, training))
+        number = runner.pick(tokens)
+        pair = runner.pairs[number]
+        if pair is None:
+            return runner.emitted[number].source
+        return f"# forward\n{pair.forward.source}\n# backward\n{pair.backward.source}"
 
     # --- how -----------------------------------------------------------------------------
 
     def _rows(
         self,
-        key: Key,
+        mode: str,
+        strength: float,
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
         leaves: Sequence[Tensor],
     ) -> Tensor:
+        training = torch.is_grad_enabled()
+        mode = "forward" if mode == "train" and not training else mode
+        key = (mode, training, strength, x.is_cuda, training and x.requires_grad)
         flat = x.dim() == 2
         rows = x if flat else x.reshape(-1, x.shape[-1])
         runner = self._runners.get(key) or self._runner(key)
         number = runner.pick(rows.shape[0]) if runner.schedule.thresholds else 0
-        y = self._call(runner, number, (rows, weight, bias, *leaves), rows)
+        pair = runner.pairs[number]
+        given = (rows, weight, bias, *leaves)
+        if pair is None or _wants_plain(weight, bias):
+            y = self._call(runner, number, given, rows)
+        else:
+            constants = tuple(self._constant(c, rows) for c in pair.constants)
+            y = Planned.apply(pair, constants, *given)
         return y if flat else y.reshape(*x.shape[:-1], y.shape[-1])
 
     def _call(
@@ -192,8 +208,8 @@ class Operator:
             else:
                 key_used = key
             shift = bias if mode != "materialize" else None
-            made = _schedule(weight, shift, self.shape, key_used, self.has_bias, rates)
-            self._runners[key] = Runner(made, self.leaf_names)
+            made, plain = _schedule(weight, shift, self.shape, key_used, self.has_bias, rates)
+            self._runners[key] = Runner(made, plain, self.leaf_names)
         return self._runners[key]
 
     def _constant(self, constant: Constant, like: Tensor) -> Tensor:
@@ -206,3 +222,13 @@ class Operator:
         if not torch.compiler.is_compiling():
             self._tensors[key] = made
         return made
+
+
+def _wants_plain(weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether the forward must be plain operations: for compilers, transforms, a trained base."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage]
+        or (weight is not None and weight.requires_grad)
+        or (bias is not None and bias.requires_grad)
+    )

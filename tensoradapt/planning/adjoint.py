@@ -55,7 +55,7 @@ class Adjoint:
             step = writer.value(k)
             if k not in self.gradients or not isinstance(step, Step) or not step.trains:
                 continue
-            if step.operation not in RULES:
+            if not self._is_covered(step):
                 raise UnsupportedError(
                     f"The backward steps of {step.operation} were asked for.",
                     "Its adjoint is not written as steps.",
@@ -66,6 +66,14 @@ class Adjoint:
                     gradient = RULES[step.operation](self, step, k, position, self.gradients[k])
                     self.add(operand, gradient)
         return {k: self.gradients[k] for k in range(count) if k in self.gradients}
+
+    def _is_covered(self, step: Step) -> bool:
+        """Whether the step has an adjoint: not over real and complex numbers mixed."""
+        if step.operation == "map":
+            return step.settings[0].name != "softmax_top"
+        if step.operation in ("multiply", "matmul", "add"):
+            return len({self.writer.is_complex(k) for k in step.operands}) == 1
+        return step.operation in RULES
 
     def add(self, value: int, gradient: int) -> None:
         """Add to the gradient of a value; a product is added onto what is there."""
@@ -103,6 +111,8 @@ class Adjoint:
             return writer.write("matmul", operands, (), (shape[1], shape[0]))
         if isinstance(step, Step) and step.operation == "permute" and step.settings == (1, 0):
             return step.operands[0]
+        if isinstance(step, Step) and step.operation == "scale" and len(shape) == 2:
+            return self.scaled(self.transposed(step.operands[0]), step.settings[0])
         last = len(shape) - 1
         return writer.permute(value, (*range(last - 1), last, last - 1))
 
@@ -261,7 +271,6 @@ def _irfft(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:
 
 def _conj(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:
     return a.conjugate(g)
-
 
 
 def _map(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:

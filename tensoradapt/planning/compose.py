@@ -65,7 +65,7 @@ class Composer:
         rest = tuple(network for network in form.terms if not _is_base(network))
         total: int | None = None
         if len(rest) < len(form.terms):
-            total = self._linear(self.writer.input("base", "base"), bias, form.shape)
+            total = self.multiply(self.writer.input("base", "base"), bias, form.shape)
             bias = None
         total = self._sum(total, rest, (TOKENS, out), with_x=True)
         total = self._zero_rows(out) if total is None else total
@@ -73,7 +73,7 @@ class Composer:
 
     def merged(self, form: NormalForm, bias: int | None) -> int:
         """``x Wᵀ + b`` with W formed first."""
-        return self._linear(self.materialize(form), bias, form.shape)
+        return self.multiply(self.materialize(form), bias, form.shape)
 
     # --- one network ---------------------------------------------------------------------
 
@@ -183,7 +183,8 @@ class Composer:
             return value
         return self.writer.write("scale", (value,), (scale,), self.writer.shape(value))
 
-    def _linear(self, weight: int, bias: int | None, shape: Shape) -> int:
+    def multiply(self, weight: int, bias: int | None, shape: Shape) -> int:
+        """``x Wᵀ + b`` of a weight that is formed already."""
         weight = self.writer.reshape(weight, (shape[0], prod(shape[1:])))
         operands = (self.writer.input("x", "x"), weight)
         operands = operands if bias is None else (*operands, bias)

@@ -6,45 +6,23 @@ layer x (W0 + ΔW)ᵀ + b without and with gradients.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..algebra.expression import Expr
-from ..algebra.nodes import Base, BaseBias
-from ..errors import StructureError, TensorAdaptError
-from ..network.form import NormalForm
-from ..network.lower import lower
-from .compose import Composer, Note, inputs_of
-from .rates import CPU, Cost, Rates, program_cost
-from .steps import Input, Program, Shape, Writer
+from ..errors import StructureError, TensorAdaptError, UnsupportedError
+from .candidate import Candidate, Layer, layer
+from .compose import Composer, inputs_of
+from .rates import CPU, Rates, program_cost
+from .steps import Program, Shape, Writer
+from .training import FACTORED, FORMED, MIXED, training_program
 
-MODES = ("forward", "train", "apply", "materialize")
 SAMPLES = (1, 64, 1024, 16384)
 """Token counts at which programs are sought; costs are then compared at any count."""
 MAX_THRESHOLDS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One way to compute, with its modelled cost.
-
-    Parameters
-    ----------
-    name : {"factored", "merged", "materialized"}
-        ``factored`` contracts every network with x; ``merged`` forms W0 + ΔW and multiplies
-        once; ``materialized`` forms ΔW.
-    program : Program
-        Its steps.
-    cost : Cost
-        flops, bytes moved, bytes saved for the backward pass, seconds.
-    notes : tuple of Note
-        The contraction orders and barriers.
-    """
-
-    name: str
-    program: Program
-    cost: Cost
-    notes: tuple[Note, ...]
+CAUTION = 1.1
+"""A program that forms a weight must be this much cheaper: the model errs by about as much, and
+a formed weight costs memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +72,6 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """What a layer computes: W0 + ΔW and b0 + Δb as normal forms.
-
-    Parameters
-    ----------
-    weight : NormalForm
-        Of the whole weight in modes "forward" and "train", of ΔW in the others.
-    bias : NormalForm or None
-        Of the whole bias, if there is one.
-    """
-
-    weight: NormalForm
-    bias: NormalForm | None
-
-
-@dataclass(frozen=True, slots=True)
 class Schedule:
     """Programs by token count: program k serves up to ``thresholds[k]`` tokens, the last any."""
 
@@ -122,23 +84,6 @@ class Schedule:
             if tokens <= threshold:
                 return candidate
         return self.candidates[-1]
-
-
-def layer(delta: Expr, mode: str, bias: Expr | None = None, has_bias: bool = False) -> Layer:
-    """The normal forms that a mode computes for an update."""
-    if mode not in MODES:
-        raise StructureError(
-            f"A plan in the mode {mode!r} was asked for.",
-            f"Known modes: {', '.join(MODES)}.",
-            "Use one of them.",
-        )
-    if mode in ("materialize", "apply"):
-        return Layer(lower(delta), None if bias is None else lower(bias))
-    total_bias = BaseBias(delta.shape[:1]) if has_bias else None
-    if bias is not None:
-        total_bias = bias if total_bias is None else total_bias + bias
-    weight = lower(Base(delta.shape) + delta)
-    return Layer(weight, None if total_bias is None else lower(total_bias))
 
 
 def plan_expression(
@@ -159,7 +104,7 @@ def plan_expression(
     tokens : int
         T, the rows of x.
     mode : str
-        One of ``MODES``.
+        One of ``candidate.MODES``.
     rates : Rates
         Of the device.
     bias : Expr, optional
@@ -177,16 +122,13 @@ def plan_expression(
         )
     asked = layer(delta, mode, bias, has_bias)
     training = mode == "train"
-    pool = _pool(asked, delta.shape, mode, rates, merge_allowed, (*SAMPLES, tokens), training)
+    pool = candidates(asked, delta.shape, mode, rates, merge_allowed, (*SAMPLES, tokens), training)
     ranked = sorted(
-        (
-            Candidate(c.name, c.program, program_cost(c.program, tokens, rates, training), c.notes)
-            for c in pool
-        ),
-        key=lambda candidate: candidate.cost.seconds,
+        (replace(c, cost=c.cost_at(tokens, rates, training)) for c in pool),
+        key=lambda candidate: _rank(candidate, tokens, rates, training),
     )
     best = {candidate.name: candidate for candidate in reversed(ranked)}
-    kept = tuple(sorted(best.values(), key=lambda candidate: candidate.cost.seconds))
+    kept = tuple(sorted(best.values(), key=ranked.index))
     crossings = _crossings(pool, rates, training) if mode != "materialize" else ()
     return Plan(repr(delta), delta.shape, mode, tokens, rates, kept, crossings)
 
@@ -199,16 +141,17 @@ def schedule(
     has_bias: bool = False,
     merge_allowed: bool = True,
     training: bool | None = None,
+    x_trains: bool = True,
 ) -> Schedule:
     """The cheapest program for every token count, with at most three thresholds."""
     asked = layer(delta, mode, bias, has_bias)
     training = mode == "train" if training is None else training
-    pool = _pool(asked, delta.shape, mode, rates, merge_allowed, SAMPLES, training)
+    pool = candidates(asked, delta.shape, mode, rates, merge_allowed, SAMPLES, training, x_trains)
     return _envelope(pool, rates, training)
 
 
 @lru_cache(maxsize=1024)
-def _pool(
+def candidates(
     asked: Layer,
     shape: Shape,
     mode: str,
@@ -216,23 +159,45 @@ def _pool(
     merge_allowed: bool,
     samples: tuple[int, ...],
     training: bool,
+    x_trains: bool = True,
 ) -> tuple[Candidate, ...]:
-    """The distinct programs found at some token counts."""
-    names = ["materialized"] if mode == "materialize" else ["factored"]
-    if mode in ("forward", "train") and merge_allowed:
-        names.append("merged")
-    if mode == "apply":
-        names.append("materialized")
-    found: dict[Program, Candidate] = {}
+    """The distinct programs found at some token counts.
+
+    Parameters
+    ----------
+    asked : Layer
+        What is computed.
+    shape : tuple of int
+        The weight's shape.
+    mode : str
+        One of ``MODES``.
+    rates : Rates
+        Of the device.
+    merge_allowed : bool
+        Whether W0 + ΔW may be formed.
+    samples : tuple of int
+        The token counts that orders are sought for.
+    training, x_trains : bool
+        Whether gradients are wanted, and whether of x too.
+
+    Raises
+    ------
+    UnsupportedError
+        If no program computes it.
+    """
+    ways = [FORMED] if mode == "materialize" else [FACTORED]
+    if mode == "apply" or (mode in ("forward", "train") and merge_allowed):
+        ways += [FORMED, MIXED] if training else [FORMED]
+    found: dict[tuple[Program, Program | None], Candidate] = {}
     failure: TensorAdaptError | None = None
-    for name in names:
-        for tokens in samples if name == "factored" else samples[:1]:
+    for way in ways:
+        for tokens in samples[:1] if way == FORMED else samples:
             try:
-                candidate = _candidate(asked, shape, name, mode, rates, tokens, training)
+                made = _candidate(asked, shape, way, mode, rates, tokens, training, x_trains)
             except TensorAdaptError as error:
                 failure = error
                 continue
-            found.setdefault(candidate.program, candidate)
+            found.setdefault((made.program, made.backward), made)
     if not found:
         assert failure is not None
         raise failure
@@ -242,24 +207,38 @@ def _pool(
 def _candidate(
     asked: Layer,
     shape: Shape,
-    name: str,
+    way: str,
     mode: str,
     rates: Rates,
     tokens: int,
     training: bool,
+    x_trains: bool,
 ) -> Candidate:
+    formed = "merged" if mode in ("forward", "train") else "materialized"
+    name = way.replace(FORMED, formed)
+    if training and mode != "materialize":
+        try:
+            made = training_program(asked, shape, way, tokens, rates, x_trains)
+            return replace(made, name=name)
+        except UnsupportedError:
+            if way == MIXED:
+                raise
+    return _forward_candidate(asked, shape, name, mode, rates, tokens, training)
+
+
+def _forward_candidate(
+    asked: Layer, shape: Shape, name: str, mode: str, rates: Rates, tokens: int, training: bool
+) -> Candidate:
+    """A program without gradients of its own."""
     forms = [asked.weight] + ([asked.bias] if asked.bias is not None else [])
-    inputs = inputs_of(forms, shape, training)
-    if mode != "materialize" and name == "merged" and not any(i.kind == "base" for i in inputs):
-        inputs = (*inputs, Input("base", "base", shape))
-    writer = Writer(inputs)
+    writer = Writer(inputs_of(forms, shape, training))
     composer = Composer(writer, tokens, rates, training)
     bias = None
     if asked.bias is not None and mode != "materialize":
         bias = composer.materialize(asked.bias)
     if mode == "materialize":
         result = composer.materialize(asked.weight)
-    elif name == "factored":
+    elif name == FACTORED:
         result = composer.apply(asked.weight, bias)
     else:
         result = composer.merged(asked.weight, bias)
@@ -268,12 +247,15 @@ def _candidate(
     return Candidate(name, program, cost, tuple(composer.notes))
 
 
+def plain_candidate(asked: Layer, shape: Shape, mode: str, rates: Rates) -> Candidate:
+    """The factored forward alone, for those who differentiate it themselves."""
+    return _forward_candidate(asked, shape, FACTORED, mode, rates, SAMPLES[2], True)
+
+
 def _envelope(pool: tuple[Candidate, ...], rates: Rates, training: bool) -> Schedule:
     """Where the cheapest program changes, scanning token counts by quarters of octaves."""
     scan = sorted({int(2 ** (k / 4)) for k in range(4 * 17 + 1)})
-    winners = [
-        min(pool, key=lambda c: program_cost(c.program, t, rates, training).seconds) for t in scan
-    ]
+    winners = [min(pool, key=lambda c: _rank(c, t, rates, training)) for t in scan]
     order, thresholds = [winners[0]], list[int]()
     for before, tokens, winner in zip(scan, scan[1:], winners[1:], strict=False):
         if winner is not order[-1] and len(thresholds) < MAX_THRESHOLDS:
@@ -282,14 +264,20 @@ def _envelope(pool: tuple[Candidate, ...], rates: Rates, training: bool) -> Sche
     return Schedule(tuple(thresholds), tuple(order))
 
 
+def _rank(candidate: Candidate, tokens: int, rates: Rates, training: bool) -> float:
+    """Modelled seconds, with caution about formed weights."""
+    seconds = candidate.cost_at(tokens, rates, training).seconds
+    return seconds if candidate.name == FACTORED else CAUTION * seconds
+
+
 def _bisect(
     first: Candidate, second: Candidate, low: int, high: int, rates: Rates, training: bool
 ) -> int:
     """The last token count at which the first is still the cheaper."""
     while high - low > 1:
         middle = (low + high) // 2
-        a = program_cost(first.program, middle, rates, training).seconds
-        b = program_cost(second.program, middle, rates, training).seconds
+        a = _rank(first, middle, rates, training)
+        b = _rank(second, middle, rates, training)
         low, high = (middle, high) if a <= b else (low, middle)
     return low
 

@@ -11,7 +11,7 @@ from math import log2
 
 from .steps import Input, Program, Shape, Step, elements
 
-VIEWS = ("reshape", "permute", "slice", "hold", "diagonal")
+VIEWS = ("reshape", "permute", "slice", "hold", "diagonal", "expand")
 """Operations that usually move no data."""
 
 TRANSCENDENTAL = ("sin", "cos", "tanh", "exp", "sigmoid", "softmax_top")

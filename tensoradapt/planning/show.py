@@ -42,22 +42,31 @@ def show(plan: Plan) -> str:
         else:
             lines.append(f"  order of {note.network}: {note.found_by}")
     lines.append(f"  {'step':<44} {'shape':<20} {'flop':>9} {'bytes':>9} {'time':>9}")
-    lines.extend(_rows(plan))
+    if chosen.backward is None:
+        return "\n".join([*lines, *_rows(plan, chosen.program, plan.mode == "train")])
+    saved = ", ".join(value_name(chosen.program, k) for k in chosen.program.more) or "nothing"
+    lines.extend(_rows(plan, chosen.program, False))
+    lines.append(f"  saved for the backward: {saved}")
+    lines.extend(_rows(plan, chosen.backward, False))
     return "\n".join(lines)
 
 
-def _rows(plan: Plan) -> list[str]:
-    program = plan.program
+def _rows(plan: Plan, program: Program, training: bool) -> list[str]:
     rows: list[str] = []
     for number, step in program.numbered():
-        cost = step_cost(program, step, plan.tokens, plan.rates, plan.mode == "train")
+        cost = step_cost(program, step, plan.tokens, plan.rates, training)
         text = f"v{number} = {describe(program, step)}"
         rows.append(
             f"  {text:<44} {_sizes(step.shape):<20} {quantity(cost.flops):>9} "
             f"{quantity(cost.bytes):>9} {seconds(cost.seconds):>9}"
         )
-    rows.append(f"  result {value_name(program, program.result)}")
-    return rows
+    results = [value_name(program, program.result)]
+    if any(entry.kind == "gradient" for entry in program.inputs) and program is not plan.program:
+        results += [value_name(program, k) for k in program.more]
+        names = [entry.name for entry in plan.chosen.wanted]
+        pairs = zip(names, results, strict=True)
+        return [*rows, "  gradients " + ", ".join(f"{n}: {v}" for n, v in pairs)]
+    return [*rows, f"  result {results[0]}"]
 
 
 def describe(program: Program, step: Step) -> str:
@@ -86,7 +95,7 @@ def value_name(program: Program, number: int) -> str:
     """How a value is called in print."""
     value = program.value(number)
     if isinstance(value, Input):
-        return {"base": "W0", "bias": "b0"}.get(value.kind, value.name)
+        return {"base": "W0", "bias": "b0", "gradient": "g"}.get(value.kind, value.name)
     return f"v{number}"
 
 

@@ -21,6 +21,9 @@ ones                 shape                         ones
 dense                (source,)                     a constant matrix, written out
 gather               (axis, index)                 an axis read through an index map
 windows              (axis, columns)               ``t`` to ``T[i, j] = t[i - j + columns - 1]``
+diagonal_sums        (axis, columns)               its adjoint: sums along diagonals
+expand               shape                         axes of size one repeated
+slope                (function,)                   the derivative of an elementwise function
 scatter              (axis, index)                 an axis summed into the positions of a map
 slice                (axis, start, stop)           a part of an axis
 pad                  (axis, before, after)         zeros around an axis
@@ -54,20 +57,23 @@ class Input:
 
     Parameters
     ----------
-    kind : {"x", "base", "bias", "leaf"}
-        What it is.
+    kind : {"x", "base", "bias", "leaf", "gradient", "saved"}
+        What it is; a saved value is one that the forward program gave out.
     name : str
         The leaf's name (``"B@start"`` for its value at the start), or the kind.
     shape : tuple of int
         Its shape; x is ``(T, in)``.
     trains : bool
         Whether a gradient flows into it.
+    is_complex : bool
+        Whether it is complex, as saved values may be.
     """
 
     kind: str
     name: str
     shape: Shape
     trains: bool = False
+    is_complex: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +90,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A list of steps from inputs to one result."""
+    """A list of steps from inputs to a result, and to further values that are given out too."""
 
     inputs: tuple[Input, ...]
     steps: tuple[Step, ...]
     result: int
+    more: tuple[int, ...] = ()
 
     def value(self, k: int) -> Input | Step:
         """The input or the step that gives value k."""
@@ -132,8 +139,7 @@ class Writer:
 
     def is_complex(self, k: int) -> bool:
         """Whether value k is complex."""
-        value = self.value(k)
-        return isinstance(value, Step) and value.is_complex
+        return self.value(k).is_complex
 
     def input(self, name: str, kind: str = "leaf") -> int:
         """The number of an input."""
@@ -185,17 +191,22 @@ class Writer:
         shape = self.shape(k)
         return self.write("permute", (k,), axes, tuple(shape[a] for a in axes))
 
-    def program(self, result: int) -> Program:
-        """The program that gives one value, without steps that it does not need."""
+    def reach(self, *results: int) -> set[int]:
+        """The steps that some values need, by number."""
         n = len(self.inputs)
         needed: set[int] = set()
-        stack = [result]
+        stack = list(results)
         while stack:
             k = stack.pop()
             if k >= n and k not in needed:
                 needed.add(k)
                 stack.extend(self.steps[k - n].operands)
-        order = sorted(needed)
+        return needed
+
+    def program(self, result: int, *more: int) -> Program:
+        """The program that gives some values, without steps that they do not need."""
+        n = len(self.inputs)
+        order = sorted(self.reach(result, *more))
         number = {k: k for k in range(n)} | {k: n + i for i, k in enumerate(order)}
         kept = [self.steps[k - n] for k in order]
         moved = tuple(
@@ -209,4 +220,4 @@ class Writer:
             )
             for s in kept
         )
-        return Program(self.inputs, moved, number[result])
+        return Program(self.inputs, moved, number[result], tuple(number[k] for k in more))

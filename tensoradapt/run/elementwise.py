@@ -126,3 +126,28 @@ def apply_function(xp: Any, a: Array, function: Function) -> Array:
         ``reciprocal``, ``sqrt``, ``relu`` and ``abs`` are 0.
     """
     return DEFINITIONS[function.name](xp, a, function.settings)
+
+
+SLOPES: dict[str, Callable[[Any, Array, Settings], Array]] = {
+    "sin": lambda xp, a, s: xp.cos(a),
+    "cos": lambda xp, a, s: -xp.sin(a),
+    "tanh": lambda xp, a, s: 1 - xp.tanh(a) ** 2,
+    "exp": lambda xp, a, s: xp.exp(a),
+    "sigmoid": lambda xp, a, s: _sigmoid(xp, a, s) * _sigmoid(xp, -a, s),
+    "relu": lambda xp, a, s: xp.where(a <= 0, xp.zeros_like(a), xp.ones_like(a)),
+    "abs": lambda xp, a, s: xp.sign(a),
+    "sqrt": lambda xp, a, s: safe_reciprocal(xp, 2 * safe_sqrt(xp, a)),
+    "reciprocal": lambda xp, a, s: -(safe_reciprocal(xp, a) ** 2),
+    "clip": lambda xp, a, s: xp.where((a <= s[0]) | (a >= s[1]), xp.zeros_like(a), xp.ones_like(a)),
+    "polynomial": lambda xp, a, s: _polynomial(xp, a, _differentiated(s)),
+}
+"""The derivative of each function that acts on entries alone."""
+
+
+def _differentiated(coefficients: Settings) -> Settings:
+    return tuple(k * c for k, c in enumerate(coefficients))[1:]
+
+
+def slope(xp: Any, a: Array, function: Function) -> Array:
+    """The derivative of an elementwise function at every entry; 0 where there is none."""
+    return SLOPES[function.name](xp, a, function.settings)

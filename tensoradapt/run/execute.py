@@ -15,7 +15,8 @@ from ..algebra.indexing import IndexMap
 from ..errors import ShapeError, ValueMissingError
 from ..network.form import Selection, TransformMatrix
 from ..planning.steps import Input, Program, Step
-from .arrays import Array, array_like, index_like
+from .arrays import Array, array_like, index_like, is_half
+from .elementwise import slope
 from .floats import FloatArithmetic
 from .positions import positions
 from .transforms import transform_matrix
@@ -51,8 +52,16 @@ def execute(
     ShapeError
         If an input has another shape than the program was written for.
     """
+    return execute_all(program, values, like, **given)[0]
+
+
+def execute_all(
+    program: Program, values: Mapping[str, Array], like: Array, **given: Array | None
+) -> list[Array]:
+    """Run a program; its result comes first, then the further values that it gives out."""
     arithmetic = FloatArithmetic(like)
-    used = {k for step in program.steps for k in step.operands} | {program.result}
+    results = (program.result, *program.more)
+    used = {k for step in program.steps for k in step.operands} | set(results)
     known: dict[int, Array] = {
         k: _read(entry, values, given) for k, entry in enumerate(program.inputs) if k in used
     }
@@ -61,13 +70,14 @@ def execute(
         operands = [known[k] for k in step.operands]
         known[number] = run_step(arithmetic, step, operands)
         for k in step.operands:
-            if last[k] == number and k != program.result:
+            if last[k] == number and k not in results:
                 known.pop(k, None)
-    return known[program.result]
+    return [known[k] for k in results]
 
 
 def _read(entry: Input, values: Mapping[str, Array], given: Mapping[str, Array | None]) -> Array:
-    value = values.get(entry.name) if entry.kind == "leaf" else given.get(entry.kind)
+    by_name = entry.kind in ("leaf", "saved")
+    value = values.get(entry.name) if by_name else given.get(entry.kind)
     if value is None:
         raise ValueMissingError(
             f"A program reads {entry.name!r}.",
@@ -152,6 +162,36 @@ def _windows(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
     return a.take(v[0], axis, IndexMap("toeplitz", (size - columns + 1, columns), size, (columns,)))
 
 
+def _diagonal_sums(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
+    """Rows laid one element further each, then summed: a reshape of the padded matrix."""
+    axis, columns = step.settings
+    matrix = a.xp.flip(v[0], axis=axis + 1)
+    shape = matrix.shape
+    rows, rest = shape[axis], shape[axis + 2 :]
+    padded = a.window(
+        matrix,
+        (*shape[: axis + 1], columns + rows, *rest),
+        (0,) * len(shape),
+    )
+    flat = a.xp.reshape(padded, (*shape[:axis], rows * (columns + rows), *rest))
+    cut = flat[_along(axis, slice(0, rows * (columns + rows - 1)))]
+    skewed = a.xp.reshape(cut, (*shape[:axis], rows, columns + rows - 1, *rest))
+    return a.xp.sum(skewed, axis=axis)
+
+
+def _expand(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
+    sizes = tuple(
+        have if want < 0 else want for have, want in zip(v[0].shape, step.shape, strict=True)
+    )
+    if any(want < 0 and have == 1 for have, want in zip(v[0].shape, step.shape, strict=True)):
+        raise AssertionError("an axis of tokens cannot be made by expanding")
+    return a.xp.broadcast_to(v[0], sizes)
+
+
+def _slope(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
+    return slope(a.xp, v[0], step.settings[0])
+
+
 def _scatter(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
     axis, index = step.settings
     found, signs = positions(index)
@@ -203,12 +243,13 @@ def _unfold(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
 
 def _rfft(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
     axis, n = step.settings
-    return a.xp.fft.rfft(v[0], n=n, axis=axis)
+    wide = a.xp.astype(v[0], a.xp.float32) if is_half(v[0]) else v[0]
+    return a.xp.fft.rfft(wide, n=n, axis=axis)
 
 
 def _irfft(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
     axis, n = step.settings
-    return a.xp.fft.irfft(v[0], n=n, axis=axis)
+    return a.xp.astype(a.xp.fft.irfft(v[0], n=n, axis=axis), a.dtype, copy=False)
 
 
 def _map(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
@@ -235,6 +276,9 @@ KERNELS: dict[str, Kernel] = {
     "dense": _dense,
     "gather": _gather,
     "windows": _windows,
+    "diagonal_sums": _diagonal_sums,
+    "expand": _expand,
+    "slope": _slope,
     "scatter": _scatter,
     "slice": _slice,
     "pad": _pad,

@@ -4,27 +4,45 @@ Uses the algebra's builders and ``@method`` only, as a method of your own would.
 docstring begins with the formula, its scale, its rank and its number of parameters.
 """
 
-from .hadamard import hira, hut, loha
+from .diagonal import delora, hadamard_adapter, ia3, kasa
+from .hadamard import abba, hira, hut, loha
 from .kron import kronecker, lokr
-from .low_rank import dora, lora, lora_xs, vera
+from .low_rank import dora, dvora, lora, lora_xs, vera
+from .masked import adalora, dora_dynamic, dylora, lora_squared, tlora
 from .nonlinear import sine_lora
+from .projected import lora_mini, pvera, qa_lora, randlora
 from .structured import circulant, ldr, symmetric_toeplitz, toeplitz
 from .tensors import cp, tt_lora, tucker
 
 __all__ = [
+    "abba",
+    "adalora",
     "circulant",
     "cp",
+    "delora",
     "dora",
+    "dora_dynamic",
+    "dvora",
+    "dylora",
+    "hadamard_adapter",
     "hira",
     "hut",
+    "ia3",
+    "kasa",
     "kronecker",
     "ldr",
     "loha",
     "lokr",
     "lora",
+    "lora_mini",
+    "lora_squared",
     "lora_xs",
+    "pvera",
+    "qa_lora",
+    "randlora",
     "sine_lora",
     "symmetric_toeplitz",
+    "tlora",
     "toeplitz",
     "tt_lora",
     "tucker",

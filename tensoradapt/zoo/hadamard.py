@@ -1,16 +1,17 @@
 """Elementwise products: of two low ranks, or of the base weight with one.
 
-LoHa (FedPara) multiplies two low-rank matrices; HiRA and HUT multiply W0 by one.
+LoHa (FedPara) and ABBA multiply two low-rank matrices; HiRA and HUT multiply W0 by one.
 """
 
 from __future__ import annotations
 
-from ..algebra.builders import concatenate, einsum, reshape
+from ..algebra.builders import concatenate, einsum, reshape, tanh
 from ..algebra.expression import Expr
 from ..algebra.forms import low_rank
 from ..algebra.leaves import parameter
 from ..algebra.nodes import Base
-from ..algebra.starts import kaiming_uniform, normal, ones, zeros
+from ..algebra.starts import kaiming_uniform, left_singular, normal, ones, right_singular, zeros
+from ..errors import StructureError
 from ..structure import method
 from .limits import check_choice, check_rank, scale
 
@@ -29,6 +30,8 @@ def loha(
     alpha: float | None = None,
     use_effective_conv2d: bool = False,
     start: str = "peft",
+    use_tanh: bool = False,
+    personalized: bool = False,
 ) -> Expr:
     """ΔW = s (B1 A1) ⊙ (B2 A2),  s = α/r (1 without α);  rank ≤ r²;  2r(out + in) parameters.
 
@@ -45,15 +48,22 @@ def loha(
     start : {"peft", "lycoris"}
         ``"peft"``: A2 = 0 and the others Kaiming (FedPara). ``"lycoris"``: B2 = 0, A1 and A2
         N(0, 1), B1 (and the cores) N(0, 0.1²).
+    use_tanh : bool
+        FedPara's option, ``s tanh(B1 A1) ⊙ tanh(B2 A2)``; the rank is then not bounded by r².
+    personalized : bool
+        pFedPara: ``s (B1 A1) ⊙ (B2 A2 + 1)``, of rank ≤ r² + r, whose first product is what
+        the clients share. So that ΔW starts at zero, the two products swap their starts.
 
     Notes
     -----
     LyCORIS 4.1.3 applies s twice when it merges and once in its forward; this is its forward.
-    FedPara's optional tanh and its personal form are not here.
+    FedPara's tanh and its personal form are as recalled from the paper, unverified.
     """
     check_rank("loha", rank, w)
     check_choice("loha", "start", start, tuple(LOHA_STARTS))
     starts = LOHA_STARTS[start]
+    if personalized:
+        starts = (*starts[2:], *starts[:2])
     if use_effective_conv2d and w.matrix[1] > w.shape[1]:
         core = kaiming_uniform() if start == "peft" else normal(0.1)
         first, second = (
@@ -62,6 +72,10 @@ def loha(
     else:
         first = low_rank(w, rank, ("B1", "A1"), starts[:2])
         second = low_rank(w, rank, ("B2", "A2"), starts[2:])
+    if use_tanh:
+        first, second = tanh(first), tanh(second)
+    if personalized:
+        second = second + 1
     return scale("loha", alpha, rank) * (first * second)
 
 
@@ -72,6 +86,47 @@ def _tucker_product(w: Base, rank: int, number: int, starts: tuple) -> Expr:
     A = parameter(f"A{number}", rank, inp, start=starts[2])
     k = " ".join(f"k{axis}" for axis in range(len(kernel)))
     return einsum(f"a b {k}, a o, b i -> o i {k}", T, B, A)
+
+
+@method(paper="ABBA: Singhal et al. 2025, arXiv:2505.14238")
+def abba(
+    w: Base, *, rank: int = 8, first_rank: int | None = None, alpha: float | None = None
+) -> Expr:
+    """ΔW = s (B1 A1) ⊙ (B2 A2),  s = α;  rank ≤ r1 r2;  (r1 + r2)(out + in) parameters.
+
+    Parameters
+    ----------
+    rank : int
+        r2, the rank of the product that starts at zero.
+    first_rank : int, optional
+        r1, the rank of the product that starts at W0; r2 by default.
+    alpha : float, optional
+        √(α1 α2) of the reference, which is α where both are α; the scale is 1 without it.
+
+    Notes
+    -----
+    Start: B1 A1 = the rank-r1 part of W0, √Σ on each side; B2 = 0 and A2 Kaiming with a = 0.
+    All four train, and W0 is read at the start only. ``loha`` with other starts and scale.
+    """
+    check_rank("abba", rank, w)
+    r1 = rank if first_rank is None else first_rank
+    _check_first_rank(r1, w)
+    matrix = reshape(w, *w.matrix)
+    begin = (left_singular(matrix, r1, 0.5), right_singular(matrix, r1, 0.5))
+    first = low_rank(w, r1, ("B1", "A1"), begin)
+    second = low_rank(w, rank, ("B2", "A2"), (zeros(), kaiming_uniform(a=0.0)))
+    return scale("abba", alpha) * (first * second)
+
+
+def _check_first_rank(first_rank: int, w: Base) -> None:
+    """Refuse a first rank that no part of W0 has."""
+    if type(first_rank) is not int or not 1 <= first_rank <= min(w.matrix):
+        raise StructureError(
+            f"first_rank={first_rank!r} was asked for.",
+            f"It is an integer from 1 to the rank of a matrix of {w.matrix[0]} × {w.matrix[1]}, "
+            f"{min(w.matrix)}.",
+            f"Use abba(first_rank={min(w.matrix)}) or less.",
+        )
 
 
 @method(paper="Huang et al. 2025, openreview:TwJrTz9cRS")

@@ -1,0 +1,221 @@
+"""Arrays modulo a prime: products, inverses and contractions on int64, exact.
+
+Residues are in ``[0, p)`` with ``p < 2³¹``, so a product of two fits 62 bits. A matrix product
+goes through float64: one side is centered, the other split into limbs, so that every partial sum
+is an integer below 2⁵³.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log2, prod
+
+import numpy as np
+
+Names = tuple[str, ...]
+
+
+class UnluckyPoint(Exception):
+    """A number that must be inverted, or have a root, has none at this point and prime."""
+
+
+def centered(a: np.ndarray, p: int) -> np.ndarray:
+    """The residues as float64 between -p/2 and p/2."""
+    half = p // 2
+    return np.where(a > half, a - p, a).astype(np.float64)
+
+
+def _reduced(a: np.ndarray, p: int) -> np.ndarray:
+    """Integers below 2⁵³ in float64, brought near [-p/2, p/2] in place."""
+    a -= np.rint(a * (1.0 / p)) * p
+    return a
+
+
+def matmul(a: np.ndarray, b: np.ndarray, p: int) -> np.ndarray:
+    """The product of (stacks of) matrices of residues, ``(..., m, k) @ (..., k, n)``.
+
+    Notes
+    -----
+    With ``|a| < 2³⁰`` and limbs of w bits, ``2³⁰ 2^(w-1) k < 2⁵³``: two limbs up to k = 128, three
+    up to k = 4096; a longer k is cut into pieces.
+    """
+    k = a.shape[-1]
+    if k == 0:
+        return np.zeros(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + (a.shape[-2], b.shape[-1]), np.int64)
+    if k > 4096:
+        half = k // 2
+        low = matmul(a[..., :half], b[..., :half, :], p)
+        return (low + matmul(a[..., half:], b[..., half:, :], p)) % p
+    width = 16 if k <= 128 else 11
+    left, rest = centered(a, p), centered(b, p)
+    limbs: list[np.ndarray] = []
+    while len(limbs) * width < 31:
+        high = np.rint(rest * 2.0**-width)
+        limbs.append(rest - high * 2.0**width)
+        rest = high
+    total = _reduced(left @ limbs[-1], p)
+    for limb in reversed(limbs[:-1]):
+        total *= 2.0**width
+        total += _reduced(left @ limb, p)
+        total = _reduced(total, p)
+    return total.astype(np.int64) % p
+
+
+def power(a: np.ndarray, exponent: int, p: int) -> np.ndarray:
+    """``aᵉ`` elementwise by repeated squaring."""
+    result, square = np.ones_like(a), a
+    while exponent:
+        if exponent & 1:
+            result = result * square % p
+        square, exponent = square * square % p, exponent >> 1
+    return result
+
+
+def reciprocal(a: np.ndarray, p: int) -> np.ndarray:
+    """``1/a`` elementwise.
+
+    Raises
+    ------
+    UnluckyPoint
+        If an entry is 0: then nothing is known of the number it stands for.
+    """
+    if not a.all():
+        raise UnluckyPoint("1/x at an x that is 0 here")
+    return power(a, p - 2, p)
+
+
+def inverse(a: np.ndarray, p: int) -> np.ndarray:
+    """The inverse of (stacks of) square matrices by halves, without pivoting.
+
+    Raises
+    ------
+    UnluckyPoint
+        If a leading minor is 0.
+    """
+    n = a.shape[-1]
+    if n <= 8:
+        return _small_inverse(a, p)
+    h = n // 2
+    a11, a12, a21, a22 = a[..., :h, :h], a[..., :h, h:], a[..., h:, :h], a[..., h:, h:]
+    first = inverse(a11, p)
+    right, below = matmul(first, a12, p), matmul(a21, first, p)
+    last = inverse((a22 - matmul(a21, right, p)) % p, p)
+    corner = matmul(last, below, p)
+    above = matmul(right, last, p)
+    result = np.empty_like(a)
+    result[..., :h, :h] = (first + matmul(above, below, p)) % p
+    result[..., :h, h:] = -above % p
+    result[..., h:, :h] = -corner % p
+    result[..., h:, h:] = last
+    return result
+
+
+def _small_inverse(a: np.ndarray, p: int) -> np.ndarray:
+    n = a.shape[-1]
+    left = a.copy()
+    right = np.broadcast_to(np.eye(n, dtype=np.int64), a.shape).copy()
+    for k in range(n):
+        scale = reciprocal(left[..., k, k], p)[..., None]
+        left[..., k, :] = left[..., k, :] * scale % p
+        right[..., k, :] = right[..., k, :] * scale % p
+        factors = left[..., :, k].copy()
+        factors[..., k] = 0
+        left = (left - factors[..., :, None] * left[..., None, k, :]) % p
+        right = (right - factors[..., :, None] * right[..., None, k, :]) % p
+    return right
+
+
+# --- contractions ------------------------------------------------------------------------
+
+
+def contract(
+    inputs: Sequence[Sequence[str]], arrays: Sequence[np.ndarray], output: Sequence[str], p: int
+) -> np.ndarray:
+    """``Σ ∏ arrays`` over named axes, pair by pair, the cheapest pair first.
+
+    Parameters
+    ----------
+    inputs : sequence of names
+        The name of every axis of every array; one may repeat.
+    arrays : sequence of numpy.ndarray
+        int64 residues.
+    output : names
+        Distinct names, each carried by some array.
+    p : int
+        The modulus.
+    """
+    parts = [_plain(tuple(n), a) for n, a in zip(inputs, arrays, strict=True)]
+    while len(parts) > 1:
+        i, j = _cheapest(parts, output)
+        second, first = parts.pop(j), parts.pop(i)
+        later = set(output).union(*(names for names, _ in parts))
+        parts.append(_pair(_sum_out(first, second[0], later, p), _sum_out(second, first[0], later, p), later, p))
+    names, array = _sum_out(parts[0], (), set(output), p)
+    return np.ascontiguousarray(array.transpose([names.index(n) for n in output]))
+
+
+def _plain(names: Names, array: np.ndarray) -> tuple[Names, np.ndarray]:
+    """The diagonal over names that repeat within one array."""
+    kept = tuple(dict.fromkeys(names))
+    if len(kept) == len(names):
+        return names, array
+    numbers = [kept.index(n) for n in names]
+    return kept, np.einsum(array, numbers, list(range(len(kept))))
+
+
+def _cheapest(parts: list[tuple[Names, np.ndarray]], output: Sequence[str]) -> tuple[int, int]:
+    sizes = {n: size for names, a in parts for n, size in zip(names, a.shape, strict=True)}
+    best, chosen = float("inf"), (0, 1)
+    for j in range(len(parts)):
+        for i in range(j):
+            others = set(output).union(*(n for k, (n, _) in enumerate(parts) if k not in (i, j)))
+            union = dict.fromkeys((*parts[i][0], *parts[j][0]))
+            made = prod(sizes[n] for n in union if n in others)
+            cost = made - parts[i][1].size - parts[j][1].size
+            if cost < best:
+                best, chosen = cost, (i, j)
+    return chosen
+
+
+def _sum_out(
+    part: tuple[Names, np.ndarray], other: Names, later: set[str], p: int
+) -> tuple[Names, np.ndarray]:
+    """Sum over the names that nothing else carries."""
+    names, array = part
+    lone = [k for k, n in enumerate(names) if n not in other and n not in later]
+    if not lone:
+        return part
+    return tuple(n for k, n in enumerate(names) if k not in lone), array.sum(axis=tuple(lone)) % p
+
+
+def _pair(
+    first: tuple[Names, np.ndarray], second: tuple[Names, np.ndarray], later: set[str], p: int
+) -> tuple[Names, np.ndarray]:
+    (left, a), (right, b) = first, second
+    batch = tuple(n for n in left if n in right and n in later)
+    inner = tuple(n for n in left if n in right and n not in later)
+    rows = tuple(n for n in left if n not in right)
+    columns = tuple(n for n in right if n not in left)
+    size = dict(zip(left, a.shape, strict=True)) | dict(zip(right, b.shape, strict=True))
+    g, m, k, n = (prod(size[x] for x in group) for group in (batch, rows, inner, columns))
+    a = a.transpose([left.index(x) for x in (*batch, *rows, *inner)]).reshape(g, m, k)
+    b = b.transpose([right.index(x) for x in (*batch, *inner, *columns)]).reshape(g, k, n)
+    names = (*batch, *rows, *columns)
+    return names, _stacked(a, b, p).reshape([size[x] for x in names])
+
+
+def _stacked(a: np.ndarray, b: np.ndarray, p: int) -> np.ndarray:
+    """A product of stacks; few terms or many tiny matrices are multiplied entry by entry."""
+    g, m, k = a.shape
+    n = b.shape[2]
+    if k > 4 and (g == 1 or m * n >= 64 or k >= 64):
+        return matmul(a, b, p)
+    result = a[:, :, :1] * b[:, :1, :] % p
+    for step in range(1, k):
+        result += a[:, :, step : step + 1] * b[:, step : step + 1, :] % p
+    return result % p if k > 1 else result
+
+
+def limbs_needed(k: int) -> float:
+    """Bits that the longest exact inner product of k terms leaves for a limb."""
+    return 53 - 30 - log2(max(k, 1))

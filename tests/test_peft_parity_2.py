@@ -1,0 +1,201 @@
+"""The zoo's further methods against PEFT's live layers: outputs, gradients, leaves and starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from tensoradapt import zoo
+from tensoradapt.run.evaluate import evaluate
+from tensoradapt.run.sample import sample
+from tensoradapt.structure import Structure
+from tests.foreign import (
+    assert_agree,
+    assert_close,
+    assert_same_leaves_and_starts,
+    peft_layer,
+    plain,
+    randomized,
+    tensors,
+)
+
+peft = pytest.importorskip("peft", reason="the extra hf is not installed")
+
+TARGET = {"target_modules": ["site"]}
+SHAPES = ((24, 16), (16, 24), (7, 13))
+EVEN = ((24, 16), (16, 24), (12, 12))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A structure, the PEFT configuration that is the same method, and its tensors by our names."""
+
+    structure: Structure
+    config: Callable[[], Any]
+    keys: Mapping[str, str]
+    shapes: tuple[tuple[int, ...], ...] = SHAPES
+    options: Mapping[str, Any] = field(default_factory=dict)
+    same_start: bool = True
+
+    def __str__(self) -> str:
+        return str(self.structure)
+
+
+LORA = {"B": "lora_B", "A": "lora_A"}
+
+RANDLORA = {
+    **{"B": "randlora_B", "A": "randlora_A"},
+    **{"lambda": "randlora_lambda", "gamma": "randlora_gamma"},
+}
+PVERA = {"B": "pvera_B", "A": "pvera_A", "b": "pvera_lambda_b", "d": "pvera_lambda_d"}
+ADALORA = {"B": "lora_B", "E": "lora_E", "A": "lora_A"}
+
+CASES = [
+    Case(
+        zoo.lora(rank=4, alpha=10, start="gaussian"),
+        lambda: peft.LoraConfig(r=4, lora_alpha=10, init_lora_weights="gaussian", **TARGET),
+        LORA,
+    ),
+    Case(
+        zoo.lora(rank=4, alpha=10, start="orthogonal"),
+        lambda: peft.LoraConfig(r=4, lora_alpha=10, init_lora_weights="orthogonal", **TARGET),
+        LORA,
+    ),
+    Case(
+        zoo.lora(rank=4, alpha=10, start="mica"),
+        lambda: peft.LoraConfig(r=4, lora_alpha=10, init_lora_weights="mica", **TARGET),
+        LORA,
+    ),
+    Case(
+        zoo.kasa(rank=3, alpha=7, truncate_base=False),
+        lambda: peft.LoraConfig(r=3, lora_alpha=7, kasa_config=peft.KasaConfig(), **TARGET),
+        LORA | {"d": "lora_diag"},
+    ),
+    Case(
+        zoo.adalora(rank=4, alpha=10),
+        lambda: peft.AdaLoraConfig(init_r=4, lora_alpha=10, total_step=10, **TARGET),
+        ADALORA,
+        (*SHAPES, (12, 10, 3, 2)),
+    ),
+    Case(zoo.pvera(rank=6), lambda: peft.PveraConfig(r=6, **TARGET), PVERA),
+    Case(
+        zoo.randlora(rank=3, alpha=7),
+        lambda: peft.RandLoraConfig(r=3, randlora_alpha=7, **TARGET),
+        RANDLORA,
+        (*SHAPES, (12, 12)),
+    ),
+    Case(
+        zoo.ia3(),
+        lambda: peft.IA3Config(feedforward_modules=[], **TARGET),
+        {"l": "ia3_l"},
+        (*SHAPES, (12, 10, 3, 2)),
+    ),
+    Case(
+        zoo.ia3(is_feedforward=True),
+        lambda: peft.IA3Config(feedforward_modules=["site"], **TARGET),
+        {"l": "ia3_l"},
+        (*SHAPES, (12, 10, 3, 2)),
+    ),
+    Case(
+        zoo.delora(rank=4),
+        lambda: peft.DeloraConfig(r=4, **TARGET),
+        {"B": "delora_B", "A": "delora_A", "lambda": "delora_lambda", "w_norm": "delora_w_norm"},
+    ),
+]
+
+
+def each_shape(cases: list[Case]) -> Any:
+    pairs = [(case, shape) for case in cases for shape in case.shapes]
+    return pytest.mark.parametrize(("case", "shape"), pairs, ids=str)
+
+
+@each_shape(CASES)
+def test_outputs_and_gradients_equal_peft(case: Case, shape):
+    layer = randomized(peft_layer(case.config(), shape))
+    assert_agree(case.structure, layer, tensors(layer, case.keys), **case.options)
+
+
+@each_shape([case for case in CASES if case.same_start])
+def test_leaves_and_starts_equal_peft(case: Case, shape):
+    layer = peft_layer(case.config(), shape)
+    assert_same_leaves_and_starts(case.structure, layer, tensors(layer, case.keys))
+
+
+# --- what PEFT does to the base weight ----------------------------------------------------
+
+REPLACED = [
+    (
+        zoo.lora(rank=4, alpha=10, start="pissa"),
+        lambda: peft.LoraConfig(r=4, lora_alpha=10, init_lora_weights="pissa", **TARGET),
+    ),
+    (
+        zoo.lora(rank=4, alpha=10, use_rslora=True, start="olora"),
+        lambda: peft.LoraConfig(
+            r=4, lora_alpha=10, use_rslora=True, init_lora_weights="olora", **TARGET
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("structure", "config"), REPLACED, ids=str)
+def test_starts_that_peft_takes_out_of_the_base_leave_it_untouched_here(structure, config, shape):
+    """Its base weight is W0 - s B A at the start, in float32; ours is W0."""
+    layer = peft_layer(config(), shape)
+    first = {
+        f"{name}@start": value.detach().clone() for name, value in tensors(layer, LORA).items()
+    }
+    W = plain(shape, dtype=torch.float32).weight.detach().double()
+    mine = sample(structure.on(shape), base=W, like=W)
+    for name in ("B", "A"):
+        assert_close(mine[name].abs(), first[f"{name}@start"].abs(), 1e-5, name)
+    assert_close(mine["B"] @ mine["A"], first["B@start"] @ first["A@start"], 1e-5, "B A")
+    randomized(layer)
+    theirs = tensors(layer, LORA) | first
+    assert_agree(structure, layer, theirs, rtol=1e-5, base=W)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_kasa_takes_the_tail_from_the_base_as_peft_does(shape):
+    structure = zoo.kasa(rank=3, alpha=7)
+    config = peft.LoraConfig(r=3, lora_alpha=7, kasa_config=peft.KasaConfig(), **TARGET)
+    layer = randomized(peft_layer(config, shape))
+    W = plain(shape, dtype=torch.float32).weight.detach().double()
+    first = sample(structure.on(shape), base=W, like=W)
+    theirs = tensors(layer, LORA | {"d": "lora_diag"})
+    theirs |= {name: first[name] for name in ("tail_B", "tail_A")}
+    assert_agree(structure, layer, theirs, rtol=1e-5, base=W)
+
+
+def test_the_penalties_equal_peft():
+    from peft.tuners.lora.variants import _kasa_layer_regularization_loss
+
+    shape, structure = (24, 16), zoo.kasa(rank=3, beta=0.3, gamma=0.2)
+    config = peft.LoraConfig(r=3, kasa_config=peft.KasaConfig(beta=0.3, gamma=0.2), **TARGET)
+    layer = randomized(peft_layer(config, shape))
+    values = tensors(layer, LORA | {"d": "lora_diag"})
+    penalty = structure.update(shape).penalty
+    assert penalty is not None
+    expected = _kasa_layer_regularization_loss(layer, "default", 0.3, 0.2)
+    assert_close(evaluate(penalty, values), expected, 1e-6, "penalty")  # theirs is in float32
+
+
+def test_qa_lora_equals_the_variant_that_peft_has_for_quantized_layers():
+    from peft.tuners.lora.variants import QALoraLinearVariant
+
+    for shape in ((24, 16), (16, 24)):
+        config = peft.LoraConfig(r=3, lora_alpha=7, qalora_group_size=4, **TARGET)
+        layer = peft_layer(config, shape)
+        QALoraLinearVariant.init(layer, "default", config)
+        layer = randomized(layer.double())
+        structure = zoo.qa_lora(rank=3, alpha=7, qalora_group_size=4)
+
+        def forward(x, layer=layer):
+            plain_output = layer.get_base_layer()(x)
+            return QALoraLinearVariant.forward(layer, "default", x, plain_output)
+
+        assert_agree(structure, layer, tensors(layer, LORA), forward=forward)
