@@ -163,6 +163,83 @@ def qa_lora(s: Settings, v: Values, W: Array) -> Array:
     return (alpha_over_rank(s) * v["B"] @ v["A"] @ pool).reshape(W.shape)
 
 
+def melora(s: Settings, v: Values, W: Array) -> Array:
+    new = _block_diagonal([b @ a for b, a in zip(v["B"], v["A"], strict=True)])
+    return (alpha_over_rank(s) * new).reshape(W.shape)
+
+
+def _block_diagonal(blocks: Any) -> Array:
+    rows, columns = (sum(b.shape[axis] for b in blocks) for axis in (0, 1))
+    new, at = np.zeros((rows, columns)), [0, 0]
+    for b in blocks:
+        new[at[0] : at[0] + b.shape[0], at[1] : at[1] + b.shape[1]] = b
+        at = [at[0] + b.shape[0], at[1] + b.shape[1]]
+    return new
+
+
+def gralora(s: Settings, v: Values, W: Array) -> Array:
+    k, r = s["gralora_k"], s["rank"]
+    part = r // k
+    blocks = [[0] * k for _ in range(k)]
+    for m in range(k):
+        for n in range(k):
+            left = v["B"][m, n * part : (n + 1) * part].T
+            blocks[m][n] = left @ v["A"][n, :, m * part : (m + 1) * part].T
+    new = np.block(blocks)
+    if s["hybrid_r"]:
+        new = new + v["B_general"] @ v["A_general"]
+    scale = 1.0 if s["alpha"] is None else s["alpha"] / (r + s["hybrid_r"])
+    return scale * new.reshape(W.shape)
+
+
+def bd_lora(s: Settings, v: Values, W: Array) -> Array:
+    B, A = v["B"], v["A"]
+    if s["block_diagonal"] == "a":
+        A = _block_diagonal(np.split(A, s["nblocks"]))
+    else:
+        B = _block_diagonal(np.split(B, s["nblocks"]))
+    return alpha_over_rank(s) * (B @ A).reshape(W.shape)
+
+
+def monarch(s: Settings, v: Values, W: Array) -> Array:
+    """As the reference applies it, column by column."""
+    N, r, columns = s["blocks"], s["rank"], []
+    for x in np.eye(W[0].size):
+        inner = np.einsum("nki,ni->nk", v["L1"], x.reshape(N, -1))
+        turned = inner.reshape(r, N).T
+        columns.append(np.einsum("mok,mk->mo", v["L2"], turned).T.reshape(-1))
+    return np.array(columns).T.reshape(W.shape)
+
+
+def btt(s: Settings, v: Values, W: Array) -> Array:
+    letters, c = iter("abcdefghijklmnopqrstuvwxyz"), s["cores"]
+    m, n, r = ([next(letters) for _ in range(c)] for _ in range(3))
+    parts = []
+    for j in range(1, c + 1):
+        ranks = [r[k] for k in (j, j - 1) if 0 < k < c]
+        parts.append("".join([*ranks, *m[:j], *n[j - 1 :]]))
+    cores = [v[f"M{j}"] for j in range(1, c + 1)]
+    new = np.einsum(f"{','.join(parts)}->{''.join(m + n)}", *cores)
+    return alpha_over_rank(s) * new.reshape(W.shape)
+
+
+def miss(s: Settings, v: Values, W: Array) -> Array:
+    flat, M, r = W.reshape(len(W), -1), v["M"], s["rank"]
+    new = np.zeros_like(flat)
+    for o, i in np.ndindex(*flat.shape):
+        if s["variant"] == "bat":
+            g, a = divmod(o, r)
+            j, c = divmod(i, r)
+            new[o, i] = flat[o, j * r : (j + 1) * r] @ M[g, :, c] + M[g, a, c]
+        else:
+            new[o, i] = M[i % r, o % M.shape[1]]
+    return new.reshape(W.shape)
+
+
+def krona(s: Settings, v: Values, W: Array) -> Array:
+    return alpha_of(s) * np.kron(v["A"], v["B"]).reshape(W.shape)
+
+
 CLOSED.update(
     abba=abba,
     ia3=ia3,
@@ -179,6 +256,13 @@ CLOSED.update(
     pvera=pvera,
     randlora=randlora,
     qa_lora=qa_lora,
+    melora=melora,
+    gralora=gralora,
+    bd_lora=bd_lora,
+    monarch=monarch,
+    btt=btt,
+    miss=miss,
+    krona=krona,
 )
 BIASES.update(ia3=ia3_bias, hadamard_adapter=hadamard_adapter_bias)
 PENALTIES.update(

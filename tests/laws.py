@@ -31,6 +31,7 @@ from tensoradapt.run.evaluate import evaluate
 from tensoradapt.run.execute import execute_all
 from tensoradapt.run.readings import apply, materialize
 from tensoradapt.run.sample import sample
+from tensoradapt.structure import Update
 from tests.residues import Residues, random_residues, rank_modulo
 from tests.rows import Row
 from tests.tolerance import as_float64, assert_close, depth, tolerance
@@ -44,43 +45,73 @@ RATES = (CPU, FREE_TRANSFORMS, FREE_PASSES)
 
 @dataclass(frozen=True)
 class Site:
-    """An expression with random values for everything it reads, and ΔW by the definition."""
+    """An update with random values for everything it reads, and what it is by the definition.
+
+    ``delta`` is ΔW and ``shift`` is Δb, both by ``evaluate`` in numpy float64.
+    """
 
     name: str
-    expr: Expr
+    update: Update
     values: dict[str, np.ndarray]
     base: np.ndarray
     bias: np.ndarray
     x: np.ndarray
     delta: np.ndarray
+    shift: np.ndarray
 
     def __str__(self) -> str:
         return self.name
 
     @property
-    def matrix(self) -> np.ndarray:
-        return self.delta.reshape(self.delta.shape[0], -1)
+    def expr(self) -> Expr:
+        assert self.update.weight is not None
+        return self.update.weight
+
+    @property
+    def parts(self) -> list[Expr]:
+        return [p for p in (self.update.weight, self.update.bias) if p is not None]
+
+    @property
+    def whole(self) -> np.ndarray:
+        """W0 + ΔW as a matrix ``(out, in · kernel)``."""
+        return (self.base + self.delta).reshape(len(self.delta), -1)
+
+    @property
+    def size(self) -> float:
+        """The largest entry of the layer's output, had nothing cancelled."""
+        return product_size(self.x, self.whole) + float(np.abs(self.bias + self.shift).max())
 
     @property
     def depth(self) -> float:
-        return depth(self.expr)
+        return max(map(depth, self.parts))
+
+
+def product_size(x: np.ndarray, matrix: np.ndarray) -> float:
+    """The largest entry of ``|x| |matrix|ᵀ``: what the rounding of ``x matrixᵀ`` is measured by."""
+    return float((np.abs(x) @ np.abs(matrix).T).max())
 
 
 @lru_cache(maxsize=512)
-def site(expr: Expr, name: str = "", seed: int = 11) -> Site:
-    """Lay an expression of one axis or more on random values."""
-    source = np.random.RandomState(seed)
-    base = source.standard_normal(expr.shape)
-    bias = source.standard_normal(expr.shape[0])
-    x = source.standard_normal((TOKENS, prod(expr.shape[1:])))
-    values = sample(expr, seed=seed, start="random")
-    delta = np.asarray(evaluate(expr, values, base=base, bias=bias))
-    assert np.isfinite(delta).all()
-    return Site(name or repr(expr), expr, values, base, bias, x, delta)
+def site(update: Update | Expr, name: str = "", seed: int = 11) -> Site:
+    """Lay an update, or an expression of one axis or more, on random values."""
+    update = Update(update) if isinstance(update, Expr) else update
+    parts = [part for part in (update.weight, update.bias) if part is not None]
+    assert update.weight is not None
+    shape, source = update.weight.shape, np.random.RandomState(seed)
+    base, bias = source.standard_normal(shape), source.standard_normal(shape[0])
+    x = source.standard_normal((TOKENS, prod(shape[1:])))
+    values = sample(parts, seed=seed, start="random")
+    given = {"base": base, "bias": bias}
+    delta = np.asarray(evaluate(update.weight, values, **given))
+    shift = np.zeros(shape[0])
+    if update.bias is not None:
+        shift = np.asarray(evaluate(update.bias, values, **given))
+    assert np.isfinite(delta).all() and np.isfinite(shift).all()
+    return Site(name or repr(update.weight), update, values, base, bias, x, delta, shift)
 
 
 def site_of(row: Row) -> Site:
-    return site(row.structure.on(row.shape), str(row))
+    return site(row.structure.update(row.shape), str(row))
 
 
 # --- law 1: evaluate = materialize = apply, through every program -------------------------
@@ -110,18 +141,20 @@ def readings_agree(site: Site, kind: str) -> None:
     if tolerance(dtype, limit) > 0.5:
         return  # such a function of half numbers has no digit to compare
     given = {"base": base, "bias": bias}
+    size = product_size(as_float64(x), matrix)
     results = {
-        "evaluate": (evaluate(site.expr, values, **given), exact),
-        "materialize": (materialize(site.expr, values, **given), exact),
-        "apply": (apply(site.expr, values, x, **given), as_float64(x) @ matrix.T),
+        "evaluate": (evaluate(site.expr, values, **given), exact, None),
+        "materialize": (materialize(site.expr, values, **given), exact, None),
+        "apply": (apply(site.expr, values, x, **given), as_float64(x) @ matrix.T, size),
         "apply to the identity": (
             apply(site.expr, values, make(np.eye(matrix.shape[1])), **given),
             matrix.T,
+            None,
         ),
     }
-    for what, (got, want) in results.items():
+    for what, (got, want, scale) in results.items():
         assert got.dtype == dtype, f"{what}: {got.dtype} came out of {dtype}"
-        assert_close(got, want, dtype, limit + 1, f"{site}: {what} in {kind}")
+        assert_close(got, want, dtype, limit + 1, f"{site}: {what} in {kind}", scale)
 
 
 MODES = ("materialize", "apply", "forward", "train")
@@ -131,12 +164,12 @@ Sources = dict[tuple[str, str], Any]
 
 def programs(site: Site, mode: str, rates: Iterable[Rates] = RATES) -> Iterator[Candidate]:
     """Every distinct program that the planner weighs for a site."""
-    asked = layer(site.expr, mode, None, has_bias=mode in ("forward", "train"))
+    whole = mode in ("forward", "train")
+    asked = layer(site.expr, mode, site.update.bias if whole else None, has_bias=whole)
+    shape = site.expr.shape
     seen: set[tuple[Program, Program | None]] = set()
     for rate in rates:
-        for made in candidates(
-            asked, site.expr.shape, mode, rate, True, (1, 4096), mode == "train"
-        ):
+        for made in candidates(asked, shape, mode, rate, True, (1, 4096), mode == "train"):
             if (made.program, made.backward) not in seen:
                 seen.add((made.program, made.backward))
                 yield made
@@ -144,10 +177,12 @@ def programs(site: Site, mode: str, rates: Iterable[Rates] = RATES) -> Iterator[
 
 def programs_agree(site: Site, mode: str, rates: Iterable[Rates] = RATES) -> int:
     """Every candidate, executed on numpy and as emitted torch, equals the definition."""
-    whole = site.base + site.delta if mode in ("forward", "train") else site.delta
-    shift = site.bias if mode in ("forward", "train") else 0.0
-    want = whole if mode == "materialize" else site.x @ whole.reshape(len(whole), -1).T + shift
-    scale = float(max(np.abs(want).max(), np.abs(whole).max()))
+    matrix = site.delta.reshape(len(site.delta), -1)
+    want = {
+        "materialize": site.delta,
+        "apply": site.x @ matrix.T,
+    }.get(mode, site.x @ site.whole.T + site.bias + site.shift)
+    scale = {"materialize": None, "apply": product_size(site.x, matrix)}.get(mode, site.size)
     slopes = gradients(site) if mode == "train" else {}
     count = 0
     for made in programs(site, mode, rates):
@@ -207,29 +242,34 @@ def seed_of(site: Site) -> np.ndarray:
 def layer_by_definition(site: Site, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
     """``x (W0 + ΔW)ᵀ + b0`` with ΔW by evaluate."""
     base, bias = torch.tensor(site.base), torch.tensor(site.bias)
-    whole = base + evaluate(site.expr, values, base=base, bias=bias)
-    return x @ whole.reshape(whole.shape[0], -1).T + bias
+    return layer_of(site.update, x, base, bias, values)
+
+
+def layer_of(
+    update: Update, x: Tensor, base: Tensor, bias: Tensor, values: Mapping[str, Tensor]
+) -> Tensor:
+    """``x (W0 + ΔW)ᵀ + b0 + Δb`` by evaluate."""
+    assert update.weight is not None
+    whole = base + evaluate(update.weight, values, base=base, bias=bias)
+    y = x @ whole.reshape(whole.shape[0], -1).T + bias
+    if update.bias is None:
+        return y
+    return y + evaluate(update.bias, values, base=base, bias=bias)
 
 
 def free_tensors(site: Site) -> tuple[Tensor, dict[str, Tensor]]:
     """x and the leaves in float64; x and the trained leaves record gradients."""
-    trained = {leaf.name for leaf in parameters(site.expr)}
+    trained = {leaf.name for part in site.parts for leaf in parameters(part)}
     values = {name: torch.tensor(value) for name, value in site.values.items()}
     for name in trained:
         values[name].requires_grad_()
     return torch.tensor(site.x).requires_grad_(), values
 
 
-@lru_cache(maxsize=64)
-def _gradients(site_name: str, expr: Expr) -> dict[tuple[str, str], np.ndarray]:
-    found = site(expr, site_name)
-    x, values = free_tensors(found)
-    return slopes_of(found, x, values, layer_by_definition(found, x, values))
-
-
 def gradients(site: Site) -> dict[tuple[str, str], np.ndarray]:
     """The gradients of ``⟨G, y⟩`` for x and the trained leaves, by the definition."""
-    return _gradients(site.name, site.expr)
+    x, values = free_tensors(site)
+    return slopes_of(site, x, values, layer_by_definition(site, x, values))
 
 
 def slopes_of(
@@ -276,12 +316,18 @@ def rank_is_within_bound(expr: Expr, seed: int = 0) -> tuple[int, int]:
         rank = rank_modulo(value.reshape(value.shape[0], -1))
     except UnsupportedError:
         found = site(expr)
-        singular = np.linalg.svd(found.matrix, compute_uv=False)
-        limit = tolerance(np.float64, found.depth) * max(found.matrix.shape)
+        matrix = found.delta.reshape(len(found.delta), -1)
+        singular = np.linalg.svd(matrix, compute_uv=False)
+        limit = tolerance(np.float64, found.depth) * max(matrix.shape)
         rank = int((singular > limit * singular[0]).sum())
     assert rank <= bound, f"{expr}: rank {rank} above the bound {bound}"
     return rank, bound
 
 
 def counted_as_the_paper(row: Row) -> None:
-    assert int(ta.count(row.structure.on(row.shape))) == row.count, str(row)
+    update = row.structure.update(row.shape)
+    parts = [part for part in (update.weight, update.bias) if part is not None]
+    trained = {leaf.name: leaf.size for part in parts for leaf in parameters(part)}
+    assert sum(trained.values()) == row.count, str(row)
+    if len(parts) == 1:
+        assert int(ta.count(parts[0])) == row.count, str(row)

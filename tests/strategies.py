@@ -25,18 +25,12 @@ from tensoradapt.algebra.nodes import (
     Base,
     BaseBias,
     Concatenate,
-    Constant,
-    Einsum,
-    Frozen,
     Hold,
-    Map,
     MatrixFunction,
     Norm,
-    Parameter,
     Place,
     Reshape,
     Scale,
-    Sum,
     Take,
     Transform,
     Window,
@@ -429,12 +423,6 @@ RULES: tuple[Rule, ...] = (
     _at_start,
     _hold,
 )
-
-NODES = (
-    *(Parameter, Frozen, Base, BaseBias, Constant, Einsum, Sum, Scale, Reshape, Window),
-    *(Concatenate, Transform, Take, Place, Map, Norm, MatrixFunction, AtStart, Hold),
-)
-"""Every node of the algebra, as the rules can draw them."""
 
 matrix_shapes = st.tuples(st.sampled_from(SIZES), st.sampled_from(SIZES))
 any_shapes = st.lists(st.sampled_from(SIZES), max_size=3).map(tuple)

@@ -144,4 +144,57 @@ PROJECTED = [
     *rows(zoo.qa_lora(rank=2, qalora_group_size=1), lambda o, i: 2 * (o + i), [ONE]),
 ]
 
-ROWS_2 = [*HADAMARD_2, *DIAGONAL, *LOW_RANK_2, *MASKED, *PROJECTED]
+BLOCKS = [
+    *rows(
+        zoo.melora(rank=2, alpha=7), lambda o, i: 2 * (o + i), [SQUARE, WIDE, TALL, CONV1, CONV2]
+    ),
+    *rows(zoo.melora(rank=2, alpha=7, blocks=1), lambda o, i: 2 * (o + i), [PRIME, *THIN]),
+    *rows(zoo.melora(rank=3, alpha=7, blocks=4), lambda o, i: 3 * (o + i), [SQUARE]),
+    *rows(
+        zoo.gralora(rank=4, alpha=7), lambda o, i: 4 * (o + i), [SQUARE, WIDE, TALL, CONV1, CONV2]
+    ),
+    *rows(zoo.gralora(rank=3, alpha=7, gralora_k=1), lambda o, i: 3 * (o + i), [PRIME, *THIN]),
+    *rows(
+        zoo.gralora(rank=6, alpha=7, gralora_k=3, hybrid_r=2), lambda o, i: 8 * (o + i), [SQUARE]
+    ),
+    *rows(
+        zoo.bd_lora(rank=4, alpha=7, nblocks=2),
+        lambda o, i: 4 * (o + i // 2),
+        [SQUARE, WIDE, TALL, CONV1, CONV2],
+    ),
+    *rows(
+        zoo.bd_lora(rank=4, alpha=7, nblocks=2, block_diagonal="b"),
+        lambda o, i: 4 * (o // 2 + i),
+        [SQUARE, WIDE, TALL, CONV1],
+    ),
+    *rows(zoo.bd_lora(rank=2, alpha=7), lambda o, i: 2 * (o + i), [PRIME, *THIN]),
+    *rows(
+        zoo.monarch(rank=4, blocks=2), lambda o, i: 4 * (o + i), [SQUARE, WIDE, TALL, CONV1, CONV2]
+    ),
+    *rows(zoo.monarch(rank=3, blocks=2), lambda o, i: 3 * (o + i), [WIDE, TALL]),
+    *rows(zoo.monarch(rank=1, blocks=4), lambda o, i: o + i, [SQUARE]),
+    *rows(zoo.monarch(rank=2, blocks=1), lambda o, i: 2 * (o + i), [PRIME, *THIN]),
+    Row(zoo.btt(rank=2, alpha=7), (12, 18), 2 * 3 * 6 * (3 + 4)),
+    Row(zoo.btt(alpha=7), (18, 8), 3 * 4 * (2 + 6)),
+    Row(zoo.btt(rank=2, alpha=7), PRIME, 2 * 13 * (1 + 7)),
+    Row(zoo.btt(rank=3), (1, 1), 6),
+    Row(zoo.btt(rank=2, alpha=7, row_sizes=(4, 2), column_sizes=(6, 3)), WIDE, 2 * 4 * 3 * (6 + 2)),
+    Row(
+        zoo.btt(rank=2, alpha=7, cores=3),
+        (12, 18),
+        2 * 2 * (2 * 3 * 3) + 4 * (2 * 2) * (3 * 3) + 2 * (2 * 2 * 3) * 3,
+    ),
+    Row(zoo.btt(rank=2, alpha=7), CONV2, 2 * 2 * 6 * (6 + 4)),
+    *rows(zoo.miss(rank=3), lambda o, i: 3 * o, MATRICES + CONVOLUTIONS),
+    *rows(zoo.miss(rank=1), lambda o, i: o, THIN),
+    *rows(zoo.miss(rank=5, variant="mini", mini_r=2), lambda o, i: 10, [SQUARE, WIDE, TALL, CONV1]),
+    *rows(zoo.miss(rank=2, variant="bat"), lambda o, i: 2 * o, [SQUARE, WIDE, TALL, CONV2], True),
+    *rows(zoo.miss(rank=1, variant="bat"), lambda o, i: o, [PRIME, *THIN], True),
+    Row(zoo.krona(alpha=7), (12, 18), 3 * 3 + 4 * 6),
+    Row(zoo.krona(alpha=7, start="left", decompose_factor=4), (24, 16), 4 * 4 + 6 * 4),
+    Row(zoo.krona(alpha=7), PRIME, 1 + 7 * 13),
+    Row(zoo.krona(), (9, 1), 3 + 3),
+    Row(zoo.krona(), CONV2, 2 * 6 + 4 * 6),
+]
+
+ROWS_2 = [*HADAMARD_2, *DIAGONAL, *LOW_RANK_2, *MASKED, *PROJECTED, *BLOCKS]

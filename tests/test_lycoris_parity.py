@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from tensoradapt import zoo
+from tensoradapt.run.evaluate import evaluate
+from tensoradapt.run.sample import sample
 from tests.foreign import assert_agree, assert_close, plain, randomized, tensors
 
 with warnings.catch_warnings():
@@ -87,17 +89,14 @@ def test_tlora_equals_lycoris_under_a_mask(shape):
 
 @pytest.mark.parametrize("sig_type", ["principal", "last", "middle"])
 def test_tlora_starts_at_the_same_singular_triplets(sig_type):
-    from tensoradapt.run.sample import sample
-
     shape = (16, 24)
     module = module_of("tlora.TLoraModule", shape, lora_dim=5, sig_type=sig_type)
     W = module.get_base_layer().weight.detach()
     first = sample(zoo.tlora(rank=5, sig_type=sig_type).on(shape), base=W, like=W)
     theirs = tensors(module, TLORA)
     for name in ("P", "lambda", "Q"):
-        assert_close(
-            first[name].abs(), theirs[f"{name}@start"].abs().reshape_as(first[name]), 1e-5, name
-        )
+        other = theirs[f"{name}@start"].reshape_as(first[name])
+        assert_close(first[name].abs(), other.abs(), 1e-3, name)  # theirs is in float32
 
 
 def test_dylora_equals_lycoris_one_block_of_ranks_at_a_time():
@@ -113,14 +112,12 @@ def test_dylora_equals_lycoris_one_block_of_ranks_at_a_time():
         kept[: (b + 1) * block] = rank / (b + 1)
         trained = kept.clone()
         trained[: b * block] = 0
-        from tensoradapt.run.evaluate import evaluate
-
         got = evaluate(expr, {"B": B, "A": A, "mask": kept, "trained": trained})
         expected = module.get_diff_weight(rank=b * block)[0]
-        assert_close(got, expected, 1e-10, "ΔW")
+        assert_close(got, expected, 1e-6, "ΔW")  # its scale is a float32
         mine = torch.autograd.grad(got.sin().sum(), [B, A])
         theirs = torch.autograd.grad(expected.sin().sum(), [ups[b], downs[b]])
         here = slice(b * block, (b + 1) * block)
-        assert_close(mine[0][:, here], theirs[0], 1e-10, "∂B")
-        assert_close(mine[1][here], theirs[1], 1e-10, "∂A")
+        assert_close(mine[0][:, here], theirs[0], 1e-6, "∂B")
+        assert_close(mine[1][here], theirs[1], 1e-6, "∂A")
         assert not mine[0][:, : b * block].any() and not mine[1][: b * block].any()

@@ -98,7 +98,7 @@ def test_detaching_one_of_two_leaves_the_other():
     tnn.adapt(model, zoo.lora(rank=2), where="*_proj", name="second")
     shuffle(model, name="second")
     tnn.detach(model, "second")
-    assert torch.equal(model(inputs(5, 6)), alone)
+    assert difference(model(inputs(5, 6)), alone) < 1e-6
     assert [path for path, _ in tnn.sites(model)] == ["blocks.0.q_proj", "blocks.1.q_proj"]
 
 

@@ -104,7 +104,7 @@ def test_two_adapters_share_each_its_own():
     for _, layer in tnn.sites(model):
         assert difference(layer(x), judge(layer, x)) < 1e-5
     tnn.detach(model, "second")
-    assert torch.equal(model(x), alone)
+    assert difference(model(x), alone) < 1e-6
     assert list(model.tensoradapt_leaves.adapters) == ["default"]
     tnn.detach(model)
     assert not hasattr(model, "tensoradapt_leaves")

@@ -148,7 +148,7 @@ def test_gradient_checkpointing(structure, use_reentrant):
 
     plain = gradients(lambda: model(x))
     checked = gradients(lambda: checkpoint(model, x, use_reentrant=use_reentrant))
-    assert all(torch.allclose(a, b) for a, b in zip(plain, checked, strict=True))
+    assert all(difference(a, b) < 1e-4 for a, b in zip(checked, plain, strict=True))
 
 
 @each

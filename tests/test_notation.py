@@ -36,6 +36,11 @@ def test_an_empty_group_is_an_axis_of_one_element():
     assert parse_pattern("a -> a ()").output == (("a",), ())
 
 
+def test_a_pattern_prints_with_spaces():
+    assert str(parse_pattern("or,ri->oi")) == "o r, r i -> o i"
+    assert str(parse_pattern("a1 b,( c d )->(a1 c) b d")) == "a1 b, (c d) -> (a1 c) b d"
+
+
 def test_names_are_listed_in_order_of_first_use():
     assert parse_pattern("b a, (a c) -> c b").names == ("b", "a", "c")
 

@@ -25,6 +25,8 @@ from tests.foreign import (
 
 peft = pytest.importorskip("peft", reason="the extra hf is not installed")
 
+from peft.tuners.lora.config import BdLoraConfig  # noqa: E402
+
 TARGET = {"target_modules": ["site"]}
 SHAPES = ((24, 16), (16, 24), (7, 13))
 EVEN = ((24, 16), (16, 24), (12, 12))
@@ -87,6 +89,44 @@ CASES = [
         lambda: peft.RandLoraConfig(r=3, randlora_alpha=7, **TARGET),
         RANDLORA,
         (*SHAPES, (12, 12)),
+    ),
+    Case(
+        zoo.gralora(rank=4, alpha=10),
+        lambda: peft.GraloraConfig(r=4, alpha=10, **TARGET),
+        {"B": "gralora_B", "A": "gralora_A"},
+        EVEN,
+    ),
+    Case(
+        zoo.gralora(rank=6, alpha=10, gralora_k=3, hybrid_r=2),
+        lambda: peft.GraloraConfig(r=6, alpha=10, gralora_k=3, hybrid_r=2, **TARGET),
+        {
+            **{"B": "gralora_B", "A": "gralora_A"},
+            **{"B_general": "gralora_B_general", "A_general": "gralora_A_general"},
+        },
+        ((24, 15), (12, 18)),
+    ),
+    *(
+        Case(
+            zoo.bd_lora(rank=4, alpha=10, nblocks=2, block_diagonal=side),
+            lambda side=side: peft.LoraConfig(
+                r=4,
+                lora_alpha=10,
+                use_bdlora=BdLoraConfig(**{f"target_modules_bd_{side}": ["site"]}, nblocks=2),
+                **TARGET,
+            ),
+            LORA,
+            EVEN,
+        )
+        for side in ("a", "b")
+    ),
+    *(
+        Case(
+            zoo.miss(rank=r, **({} if kind is True else {"variant": kind, "mini_r": 4})),
+            lambda r=r, kind=kind: peft.MissConfig(r=r, init_weights=kind, mini_r=4, **TARGET),
+            {"M": "miss_block"},
+            shapes,
+        )
+        for r, kind, shapes in ((5, True, SHAPES), (3, "mini", EVEN), (4, "bat", EVEN))
     ),
     Case(
         zoo.ia3(),

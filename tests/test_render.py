@@ -174,6 +174,25 @@ def test_a_recognized_pattern_means_what_numpy_computes(pattern):
     np.testing.assert_allclose(np.squeeze(_value(form, arrays)), want, rtol=1e-9, atol=1e-9)
 
 
+NAMELESS = [
+    "o k, o k, k i, k i -> o i",
+    "o k, k i, o k, k i -> o i",
+    "o k, k i, k i -> o i",
+    "o k, k i, k l -> o i",
+    "o k, l i -> o i",
+    "o i, k -> o i",
+    "o k -> o",
+    "o o, o i -> o i",
+    "a b, b c, c a -> ",
+    "o k, k o -> o",
+]
+
+
+@pytest.mark.parametrize("text", NAMELESS)
+def test_a_pattern_that_is_no_product_keeps_its_pattern(text):
+    assert recognize(parse_pattern(text)) is None
+
+
 KRONS = ["a b, c d -> (a c) (b d)", "a b, c d -> (c a) (d b)", "a, b, c -> (c a b)"]
 
 

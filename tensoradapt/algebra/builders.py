@@ -61,6 +61,7 @@ def einsum(pattern: str, /, *operands: Expr, **sizes: int) -> Expr:
 
     Examples
     --------
+    >>> from tensoradapt.algebra import parameter
     >>> a, b = parameter("a", 2, 3), parameter("b", 4, 5)
     >>> einsum("o1 i1, o2 i2 -> (o1 o2) (i1 i2)", a, b).shape
     (8, 15)
@@ -323,19 +324,25 @@ def _plus_identity(function: Expr) -> Expr:
     return function + einsum(f"{names} , i j -> {names} i j", ones(*batch), eye(n))
 
 
-def cayley(skew: Expr, inverse: bool = False) -> Expr:
-    """The rotation ``(I - Q)(I + Q)⁻¹`` of skew-symmetric Q, ``(..., n, n)``, or its inverse."""
-    return _plus_identity(MatrixFunction(skew, "cayley", (-1,) if inverse else (1,)))
+def cayley(skew: Expr, inverse: bool = False, minus_identity: bool = False) -> Expr:
+    """The rotation ``(I - Q)(I + Q)⁻¹`` of skew-symmetric Q, ``(..., n, n)``, or its inverse.
+
+    With ``minus_identity`` less I, which keeps all digits of a small Q.
+    """
+    function = MatrixFunction(skew, "cayley", (-1,) if inverse else (1,))
+    return function if minus_identity else _plus_identity(function)
 
 
-def neumann(skew: Expr, degree: int = 4) -> Expr:
+def neumann(skew: Expr, degree: int = 4, minus_identity: bool = False) -> Expr:
     """The truncated series of the inverse Cayley rotation: ``I + 2Q + … + Q^degree``."""
-    return _plus_identity(MatrixFunction(skew, "neumann", (degree,)))
+    function = MatrixFunction(skew, "neumann", (degree,))
+    return function if minus_identity else _plus_identity(function)
 
 
-def householder(vectors: Expr) -> Expr:
+def householder(vectors: Expr, minus_identity: bool = False) -> Expr:
     """The product of the reflections in the columns of ``(n, r)``."""
-    return _plus_identity(MatrixFunction(vectors, "householder"))
+    function = MatrixFunction(vectors, "householder")
+    return function if minus_identity else _plus_identity(function)
 
 
 def orthonormal(operand: Expr) -> Expr:

@@ -247,6 +247,11 @@ def symmetric_toeplitz_map(n: int, rows: int | None = None, columns: int | None 
     return IndexMap("symmetric_toeplitz", (rows or n, columns or n), n, ())
 
 
+def skew_map(n: int) -> IndexMap:
+    """An n × n skew-symmetric matrix of its strict upper triangle, row by row."""
+    return IndexMap("skew", (n, n), n * (n - 1) // 2, (n,))
+
+
 def table_map(positions: list[int], size: int, shape: Shape | None = None) -> IndexMap:
     """Explicit positions."""
     return IndexMap("table", shape or (len(positions),), size, tuple(positions))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ..algebra.expression import Expr
 from ..algebra.nodes import Parameter
-from ..algebra.walk import leaves
+from ..algebra.snapshot import constant_of
+from ..algebra.walk import leaves, snapshots, start_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Count:
     trained : int
         In trained leaves of the site's own, and in shared ones counted once.
     frozen : int
-        In seeded, derived or given leaves.
+        In seeded, derived or given leaves, and in values at the start that the update reads.
     shared : int
         The part of ``trained`` in leaves of scope "group" or "model".
     """
@@ -69,4 +70,5 @@ def count(update: Expr | Sequence[Expr]) -> Count:
                 shared += leaf.size if leaf.scope != "site" else 0
             else:
                 frozen += leaf.size
+        frozen += sum(leaf.size for leaf in snapshots(expr) if constant_of(start_of(leaf)) is None)
     return Count(trained, frozen, shared)

@@ -11,6 +11,7 @@ of factors and exact scale have equal, hashable normal forms.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from math import prod
 
 from ..algebra.expression import Expr
@@ -61,9 +62,11 @@ class TransformMatrix:
         return f"transform:{self.kind}:{self.size}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Opaque:
     """A barrier: a function of a normal form that is evaluated whole.
+
+    Barriers nest, so each is identified by a digest of what it is, and compared by that alone.
 
     Parameters
     ----------
@@ -77,18 +80,27 @@ class Opaque:
         The shape of the result.
     reason : str
         Why it stands as a barrier; not part of its identity.
+    key : str
+        A text that orders and identifies the source.
     """
 
     operation: str
     settings: Function | tuple[int | str, ...] | None
     operand: NormalForm
     shape: Shape
-    reason: str = field(default="", compare=False)
+    reason: str = ""
+    key: str = field(init=False, repr=False)
 
-    @property
-    def key(self) -> str:
-        """A text that orders and identifies the source."""
-        return f"opaque:{self.operation}:{self.settings}:{self.shape}:{self.operand.key}"
+    def __post_init__(self) -> None:
+        text = f"{self.operation}:{self.settings}:{self.shape}:{self.operand.key}"
+        digest = blake2b(text.encode(), digest_size=16).hexdigest()
+        object.__setattr__(self, "key", f"opaque:{self.operation}:{digest}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Opaque) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 Source = Expr | Ones | Selection | TransformMatrix | Opaque

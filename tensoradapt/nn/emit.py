@@ -19,10 +19,11 @@ import torch
 from array_api_compat import torch as xp
 from torch import Tensor
 
+from ..algebra.functions import Function
 from ..planning.steps import Input, Program, Step
-from ..run.elementwise import apply_function, slope
+from ..run.elementwise import apply_function, euclidean, slope
 from ..run.execute import dense_constant
-from ..run.floats import FloatArithmetic
+from ..run.matrix_functions import apply_matrix_function
 from ..run.positions import positions
 
 MODULE = "<tensoradapt program>"
@@ -92,13 +93,24 @@ def diagonal_sums(matrix: Tensor, axis: int, columns: int) -> Tensor:
     return lines.unflatten(axis, (rows, columns + rows - 1)).sum(axis)
 
 
+def norm(a: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """``√Σ a²``; half precision sums in float32."""
+    if a.dtype.itemsize >= 4:
+        return euclidean(torch, a, axes)
+    return euclidean(torch, a.float(), axes).to(a.dtype)
+
+
+def elementwise(a: Tensor, function: Function) -> Tensor:
+    """A function of the table; torch itself is namespace enough for all but one."""
+    return apply_function(xp if function.name == "softmax_top" else torch, a, function)
+
+
 _NAMES: dict[str, Any] = {
     "diagonal_sums": diagonal_sums,
-    "slope": lambda a, f: slope(xp, a, f),
-    "elementwise": lambda a, f: apply_function(xp, a, f),
-    "norm": lambda a, axes: FloatArithmetic(a).norm(a, axes),
-    "matrix_function": lambda a, kind, s: FloatArithmetic(a).matrix_function(a, kind, s),
-    "rfft": lambda a, n, axis: torch.fft.rfft(a.float() if a.itemsize < 4 else a, n, axis),
+    "elementwise": elementwise,
+    "norm": norm,
+    "slope": lambda a, f: slope(torch, a, f),
+    "matrix_function": lambda a, kind, settings: apply_matrix_function(xp, a, kind, settings),
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..algebra.nodes import Parameter
 from ..errors import StateError, near
-from .layer import Adapted, Adapter, adapted_modules
+from .layer import Adapted, Adapter, adapted_modules, is_plain
 from .laying import Laid
 from .leaves import Leaves, SharedLeaves
 
@@ -117,6 +117,8 @@ def install(
         )
         for one in laid
     ]
+    for one, module, adapter in zip(laid, modules, adapters, strict=True):
+        _plan(one, module, adapter)
     record = record_of(model) or Record()
     _remember(model, record, recipe)
     for one, module, own, adapter in zip(laid, modules, leaves, adapters, strict=True):
@@ -131,6 +133,16 @@ def install(
     record.recipes[name] = recipe
     model.__dict__[RECORD] = record
     _let_train(model, name, recipe)
+
+
+def _plan(one: Laid, module: Adapted, adapter: Adapter) -> None:
+    """Plan what a call will need, before any call and before anything is assigned."""
+    base = module.base_layer
+    types = {leaf.dtype for leaf in (*one.trained.values(), *one.frozen.values())}
+    is_wide = any(dtype.itemsize >= 4 for dtype in types) or not types
+    fused = is_plain(base) and not module.adapters and types <= {module.weight.dtype}
+    modes = (["train"] if fused else []) + (["apply"] if adapter.dropout or not fused else [])
+    adapter.operator.prepare(*modes, strength=adapter.strength, is_wide=is_wide)
 
 
 def _module_at(one: Laid) -> Adapted:

@@ -25,8 +25,9 @@ from ..structure import Update
 from .emit import Constant, Emitted, emit
 from .function import Pair, Planned
 
-Key = tuple[str, bool, float, bool, bool]
-"""Mode, whether gradients are wanted, strength, whether on a GPU, whether x wants a gradient."""
+Key = tuple[str, bool, float, bool, bool, bool]
+"""Mode, whether gradients are wanted, strength, whether on a GPU, whether x wants a gradient,
+whether the type is wide: into a half-precision W0 + ΔW a small ΔW would be lost."""
 
 _FIXED = {("x", "x"): 0, ("base", "base"): 1, ("bias", "bias"): 2}
 
@@ -69,10 +70,10 @@ def _schedule(
     has_bias: bool,
     rates: Rates,
 ) -> tuple[Schedule, Candidate]:
-    mode, training, strength, _, x_trains = key
+    mode, training, strength, _, x_trains, is_wide = key
     delta = strength * weight if weight is not None else 0 * ones(*shape)
     shift = None if bias is None else strength * bias
-    made = schedule(delta, mode, rates, shift, has_bias, training=training, x_trains=x_trains)
+    made = schedule(delta, mode, rates, shift, has_bias, is_wide, training, x_trains)
     asked = layer(delta, mode, shift, has_bias)
     trained = any(candidate.backward is not None for candidate in made.candidates)
     plain = plain_candidate(asked, shape, mode, rates) if trained else made.candidates[0]
@@ -102,17 +103,44 @@ class Operator:
         self.leaf_names: tuple[str, ...] = (*trained, *frozen, *starts)
         self._clear()
 
+    def prepare(self, *modes: str, strength: float = 1.0, is_wide: bool = True) -> None:
+        """Plan now what will be called, so that no call (and no compiler) meets a planner.
+
+        Parameters
+        ----------
+        *modes : str
+            ``"train"`` for ``layer``, ``"apply"`` for ``delta``, with and without gradients.
+        strength : float
+            The strength that ``layer`` will be called with.
+        is_wide : bool
+            Whether it will compute in float32 or wider.
+        """
+        for mode in modes:
+            used = 1.0 if mode == "apply" else strength
+            quiet = "forward" if mode == "train" else mode
+            self._runner((quiet, False, used, False, False, is_wide))
+            for x_trains in (False, True):
+                self._runner((mode, True, used, False, x_trains, is_wide))
+
     def _clear(self) -> None:
         self._runners: dict[Key, Runner] = {}
         self._tensors: dict[tuple[Constant, torch.device, torch.dtype], Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"update": self.update, "shape": self.shape, "has_bias": self.has_bias,
-                "leaf_names": self.leaf_names}  # fmt: skip
+        return {
+            "update": self.update,
+            "shape": self.shape,
+            "has_bias": self.has_bias,
+            "leaf_names": self.leaf_names,
+            "planned": tuple(self._runners),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        planned: tuple[Key, ...] = state.pop("planned")
         self.__dict__.update(state)
         self._clear()
+        for key in planned:
+            self._runner(key)
 
     # --- what a layer calls --------------------------------------------------------------
 
@@ -140,11 +168,11 @@ class Operator:
         like = next(v for v in (*leaves, weight, bias) if v is not None)
         whole = None
         if self.update.weight is not None:
-            runner = self._runner(("materialize", False, 1.0, like.is_cuda, False))
+            runner = self._runner(("materialize", False, 1.0, like.is_cuda, False, True))
             whole = self._call(runner, 0, (None, weight, bias, *leaves), like)
         shift = None
         if self.update.bias is not None:
-            runner = self._runner(("bias", False, 1.0, like.is_cuda, False))
+            runner = self._runner(("bias", False, 1.0, like.is_cuda, False, True))
             shift = self._call(runner, 0, (None, weight, bias, *leaves), like)
         return whole, shift
 
@@ -156,7 +184,7 @@ class Operator:
     def source(self, tokens: int, mode: str = "train") -> str:
         """The emitted torch source for a token count."""
         training = mode == "train"
-        runner = self._runner((mode, training, 1.0, False, training))
+        runner = self._runner((mode, training, 1.0, False, training, True))
         number = runner.pick(tokens)
         pair = runner.pairs[number]
         if pair is None:
@@ -176,7 +204,8 @@ class Operator:
     ) -> Tensor:
         training = torch.is_grad_enabled()
         mode = "forward" if mode == "train" and not training else mode
-        key = (mode, training, strength, x.is_cuda, training and x.requires_grad)
+        x_trains, is_wide = training and x.requires_grad, x.dtype.itemsize >= 4
+        key = (mode, training, strength, x.is_cuda, x_trains, is_wide)
         flat = x.dim() == 2
         rows = x if flat else x.reshape(-1, x.shape[-1])
         runner = self._runners.get(key) or self._runner(key)

@@ -94,8 +94,16 @@ def graphs(network: Network, with_x: bool, trains: bool) -> list[Graph]:
     return [
         _assemble(vertices, maps, choice, sizes, output)
         for choice in product(*choices)
-        if len({c is None for c in choice}) < 2
+        if _all_alike(choice, choices)
     ]
+
+
+def _all_alike(
+    choice: tuple[Convolution | None, ...], choices: list[list[Convolution | None]]
+) -> bool:
+    """Whether every map that can be a convolution is one, or none is."""
+    seen = {c is None for c, ways in zip(choice, choices, strict=True) if len(ways) > 1}
+    return len(seen) < 2
 
 
 def factor_trains(factor: Factor) -> bool:

@@ -1,7 +1,7 @@
 """Contraction orders: trees over a graph, by exact search and by opt_einsum.
 
 A tree is ranked by what training costs: every product is paid once forward and once for each
-operand that a gradient flows into, plus a price per byte kept. Up to ``EXACT`` vertices the
+operand that a gradient flows into, plus a price per byte kept. Up to ``EXACT`` values the
 search over subsets is exhaustive; opt_einsum's tree is always one more candidate, and the only
 one beyond.
 """
@@ -15,6 +15,8 @@ from .graph import Graph, Move, dense_allowed
 from .rates import BYTE_PRICE, Rates, product_seconds
 
 EXACT = 9
+OPTIMAL = 6
+"""Above this many operands opt_einsum's exhaustive path takes seconds; our own search does not."""
 FOREVER = float("inf")
 
 
@@ -154,25 +156,67 @@ class Search:
 def best_order(graph: Graph, tokens: int, rates: Rates, training: bool) -> Order | None:
     """The cheapest tree of a graph, or None if no sequence of kernels contracts it."""
     search = Search(graph, tokens, rates, training)
-    count = len(graph.vertices)
-    exact = _exhaustive(search) if count <= EXACT else None
+    exact = _exhaustive(search)
     theirs = _opt_einsum(search)
     if exact is None or (theirs is not None and theirs.seconds <= exact.seconds * (1 + 1e-9)):
         return theirs or exact
     return exact
 
 
-def _exhaustive(search: Search) -> Order | None:
-    """Dynamic programming over subsets."""
-    best: dict[int, tuple[float, Tree]] = {}
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What the search starts from: a tensor with the maps that only it can meet, or a map."""
+
+    mask: int
+    tree: Tree
+    seconds: float
+    is_map: bool
+
+
+def units(search: Search) -> list[Unit]:
+    """The vertices, with every map applied at once that reads one tensor and nothing else."""
     vertices = search.graph.vertices
-    for k, vertex in enumerate(vertices):
-        if not vertex.is_map or dense_allowed(search.graph, vertex):
-            best[1 << k] = (0.0, Leaf(k))
-    for mask in range(1, search.full + 1):
-        if mask.bit_count() < 2:
+    found = [Unit(1 << k, Leaf(k), 0.0, vertex.is_map) for k, vertex in enumerate(vertices)]
+    absorbed = True
+    while absorbed:
+        absorbed = False
+        for unit in [u for u in found if u.is_map]:
+            reader = _only_reader(search, unit, found)
+            if reader is not None:
+                found = [u for u in found if u not in (unit, reader[0])] + [reader[1]]
+                absorbed = True
+                break
+    return found
+
+
+def _only_reader(search: Search, unit: Unit, found: list[Unit]) -> tuple[Unit, Unit] | None:
+    """The tensor that a Fourier map's source is, with the map applied."""
+    vertex = unit.mask.bit_length() - 1
+    if search.graph.vertices[vertex].moves[0].kernel != "source":
+        return None
+    for other in found:
+        if other.is_map:
             continue
-        found = _best_split(search, best, mask)
+        for move, seconds in search.moves(vertex, other.mask):
+            tree = Apply(vertex, move, other.tree)
+            made = Unit(other.mask | unit.mask, tree, other.seconds + seconds, False)
+            return other, made
+    return None
+
+
+def _exhaustive(search: Search) -> Order | None:
+    """Dynamic programming over subsets of units."""
+    start = units(search)
+    if len(start) > EXACT:
+        return None
+    best: dict[int, tuple[float, Tree]] = {}
+    for unit in start:
+        vertex = search.graph.vertices[unit.mask.bit_length() - 1]
+        if not unit.is_map or dense_allowed(search.graph, vertex):
+            best[unit.mask] = (unit.seconds, unit.tree)
+    maps = {unit.mask for unit in start if unit.is_map}
+    for mask in _subsets([unit.mask for unit in start]):
+        found = _best_split(search, best, maps, [u.mask for u in start if u.mask & mask])
         if found is not None:
             best[mask] = found
     if search.full not in best:
@@ -181,25 +225,36 @@ def _exhaustive(search: Search) -> Order | None:
     return Order(tree, seconds, "exhaustive search")
 
 
+def _subsets(parts: list[int]) -> list[int]:
+    """The unions of two parts or more, smaller ones first."""
+    sums = [0]
+    for part in parts:
+        sums += [known | part for known in sums]
+    single = {0, *parts}
+    count = {mask: sum(1 for part in parts if part & mask) for mask in sums}
+    return sorted((mask for mask in sums if mask not in single), key=lambda mask: count[mask])
+
+
 def _best_split(
-    search: Search, best: dict[int, tuple[float, Tree]], mask: int
+    search: Search, best: dict[int, tuple[float, Tree]], maps: set[int], parts: list[int]
 ) -> tuple[float, Tree] | None:
+    """The cheapest way to make a subset from two."""
     cost, make = FOREVER, None
-    part = (mask - 1) & mask
-    while part:
-        rest = mask ^ part
-        if part > rest and part in best and rest in best:
+    full = sum(parts)
+    for part in (0, *parts, *_subsets(parts)):
+        rest = full ^ part
+        if part not in best or not rest:
+            continue
+        if part > rest and rest in best:
             base = best[part][0] + best[rest][0]
             total = base + search.join_seconds(part, rest) if base < cost else FOREVER
             if total < cost:
                 cost, make = total, Join(best[part][1], best[rest][1])
-        if rest.bit_count() == 1 and part in best:
+        if rest in maps:
             vertex = rest.bit_length() - 1
-            if search.graph.vertices[vertex].is_map:
-                for move, seconds in search.moves(vertex, part):
-                    if best[part][0] + seconds < cost:
-                        cost, make = best[part][0] + seconds, Apply(vertex, move, best[part][1])
-        part = (part - 1) & mask
+            for move, seconds in search.moves(vertex, part):
+                if best[part][0] + seconds < cost:
+                    cost, make = best[part][0] + seconds, Apply(vertex, move, best[part][1])
     return None if make is None else (cost, make)
 
 
@@ -214,7 +269,7 @@ def _opt_einsum(search: Search) -> Order | None:
     text = ",".join("".join(symbol[i] for i in sorted(term)) for term in terms)
     text += "->" + "".join(symbol[i] for i in graph.output)
     shapes = [tuple(sizes[i] for i in sorted(term)) for term in terms]
-    optimize = "optimal" if len(terms) <= 8 else "auto"
+    optimize = "optimal" if len(terms) <= OPTIMAL else "auto"
     path, _ = opt_einsum.contract_path(text, *shapes, shapes=True, optimize=optimize)
     stack: list[tuple[int, Tree, float]] = [
         (1 << k, Leaf(k), 0.0) for k in range(len(graph.vertices))

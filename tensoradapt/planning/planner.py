@@ -42,7 +42,7 @@ class Plan:
     rates : Rates
         The rates it is chosen by.
     candidates : tuple of Candidate
-        Cheapest first.
+        Cheapest first, formed weights counted ``CAUTION`` times.
     crossovers : tuple of (int, str)
         The token counts from which another candidate becomes the cheapest, with its name.
     """

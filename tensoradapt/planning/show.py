@@ -32,7 +32,8 @@ def show(plan: Plan) -> str:
         ratio = rival.cost.seconds / chosen.cost.seconds
         lines.append(
             f"  not {rival.name}: {seconds(rival.cost.seconds)}, {ratio:.2f} times the chosen "
-            f"({quantity(rival.cost.flops)}flop, {quantity(rival.cost.saved)}B saved)"
+            f"({quantity(rival.cost.flops)}flop, {quantity(rival.cost.saved)}B saved"
+            f"{_caution(ratio)})"
         )
     for tokens, name in plan.crossovers:
         lines.append(f"  from {tokens} tokens: {name}")
@@ -49,6 +50,11 @@ def show(plan: Plan) -> str:
     lines.append(f"  saved for the backward: {saved}")
     lines.extend(_rows(plan, chosen.backward, False))
     return "\n".join(lines)
+
+
+def _caution(ratio: float) -> str:
+    """Why a rival that is modelled cheaper is not taken."""
+    return "; a formed weight must be 1.1 times cheaper" if ratio < 1 else ""
 
 
 def _rows(plan: Plan, program: Program, training: bool) -> list[str]:

@@ -57,6 +57,11 @@ def _sqrt(xp: Any, a: Array, settings: Settings) -> Array:
     return safe_sqrt(xp, a)
 
 
+def euclidean(xp: Any, a: Array, axes: tuple[int, ...]) -> Array:
+    """``√Σ a²`` over the axes, with gradient 0 at a zero."""
+    return safe_sqrt(xp, xp.sum(a * a, axis=axes) if axes else a * a)
+
+
 def safe_reciprocal(xp: Any, a: Array) -> Array:
     """``1/x`` with ``1/0 := 0`` and gradient 0 there."""
     is_zero = a == 0

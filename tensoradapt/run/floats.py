@@ -20,7 +20,7 @@ from ..algebra.indexing import IndexMap
 from ..algebra.notation import Pattern
 from ..errors import UnsupportedError
 from .arrays import Array, array_like, hold, index_like, is_half, namespace
-from .elementwise import apply_function, safe_sqrt
+from .elementwise import apply_function, euclidean
 from .matrix_functions import apply_matrix_function
 from .positions import positions
 from .transforms import transform_matrix
@@ -187,9 +187,8 @@ class FloatArithmetic:
 
     def norm(self, a: Array, axes: tuple[int, ...]) -> Array:
         """``√Σ a²`` over the axes, with gradient 0 at a zero; half precision sums in float32."""
-        wide = self._wide(a)
-        squares = self.xp.sum(wide * wide, axis=axes)
-        return self.xp.astype(safe_sqrt(self.xp, squares), a.dtype, copy=False)
+        length = euclidean(self.xp, self._wide(a), axes)
+        return self.xp.astype(length, a.dtype, copy=False)
 
     def matrix_function(self, a: Array, kind: str, settings: tuple[int, ...]) -> Array:
         """A function of the last two axes; see matrix_functions.py. Half precision in float32."""

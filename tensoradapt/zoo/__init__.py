@@ -4,9 +4,10 @@ Uses the algebra's builders and ``@method`` only, as a method of your own would.
 docstring begins with the formula, its scale, its rank and its number of parameters.
 """
 
+from .blocks import bd_lora, btt, gralora, melora, miss, monarch
 from .diagonal import delora, hadamard_adapter, ia3, kasa
 from .hadamard import abba, hira, hut, loha
-from .kron import kronecker, lokr
+from .kron import krona, kronecker, lokr
 from .low_rank import dora, dvora, lora, lora_xs, vera
 from .masked import adalora, dora_dynamic, dylora, lora_squared, tlora
 from .nonlinear import sine_lora
@@ -17,6 +18,8 @@ from .tensors import cp, tt_lora, tucker
 __all__ = [
     "abba",
     "adalora",
+    "bd_lora",
+    "btt",
     "circulant",
     "cp",
     "delora",
@@ -24,11 +27,13 @@ __all__ = [
     "dora_dynamic",
     "dvora",
     "dylora",
+    "gralora",
     "hadamard_adapter",
     "hira",
     "hut",
     "ia3",
     "kasa",
+    "krona",
     "kronecker",
     "ldr",
     "loha",
@@ -37,6 +42,9 @@ __all__ = [
     "lora_mini",
     "lora_squared",
     "lora_xs",
+    "melora",
+    "miss",
+    "monarch",
     "pvera",
     "qa_lora",
     "randlora",

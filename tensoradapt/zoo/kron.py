@@ -1,4 +1,4 @@
-"""Kronecker products: LoKr, and the Kronecker form of SURM."""
+"""Kronecker products: LoKr, KronA, and the Kronecker form of SURM."""
 
 from __future__ import annotations
 
@@ -111,15 +111,15 @@ def lokr(
     return s * reshape(kron(first, second), *w.shape)
 
 
-def _check_factor(factor: int) -> None:
+def _check_factor(factor: int, method: str = "lokr") -> None:
     if factor != -1:
         if type(factor) is int and factor < 1:
             raise StructureError(
                 f"decompose_factor={factor} was asked for.",
                 "It must be a positive integer, or -1 for the most square pair.",
-                "Use lokr(decompose_factor=-1).",
+                f"Use {method}(decompose_factor=-1).",
             )
-        check_count("lokr", "decompose_factor", factor)
+        check_count(method, "decompose_factor", factor)
 
 
 def _factor(name: str, rows: int, columns: int, rank: int, starts: tuple[Start, Start]) -> Expr:
@@ -161,3 +161,35 @@ def kronecker(w: Base, *, rank: int = 8, alpha: float | None = None) -> Expr:
     B = parameter("B", out // rank, rank, start=zeros())
     A = parameter("A", rank, inp // rank, start=kaiming_uniform())
     return scale("kronecker", alpha, rank) * reshape(kron(B, A), *w.shape)
+
+
+@method(paper="KronA: Edalati et al. 2022, arXiv:2212.10650")
+def krona(
+    w: Base, *, alpha: float | None = None, decompose_factor: int = -1, start: str = "right"
+) -> Expr:
+    """ΔW = s A ⊗ B,  s = α (1 without α);  rank ≤ rank(A) rank(B);  ac + bd parameters.
+
+    Parameters
+    ----------
+    alpha : float, optional
+        The scale itself.
+    decompose_factor : int
+        out = a·b and in = c·d by ``factor_pair``; -1 for the most square pairs. A is
+        ``(a, c)`` and B is ``(b, d)``.
+    start : {"right", "left"}
+        Which factor starts at zero, B or A; the paper's choice is unverified. The other one is
+        Kaiming.
+
+    Notes
+    -----
+    On a linear layer ``lokr(full_matrix=True)`` with another scale. KronA_B and KronA_B-res
+    stand beside a whole block of the network; they are adapters, not updates of a weight.
+    """
+    check_choice("krona", "start", start, ("right", "left"))
+    _check_factor(decompose_factor, "krona")
+    a, b = factor_pair(w.matrix[0], decompose_factor)
+    c, d = factor_pair(w.matrix[1], decompose_factor)
+    begin = (kaiming_uniform(), zeros()) if start == "right" else (zeros(), kaiming_uniform())
+    A = parameter("A", a, c, start=begin[0])
+    B = parameter("B", b, d, start=begin[1])
+    return scale("krona", alpha) * reshape(kron(A, B), *w.shape)

@@ -1,0 +1,221 @@
+"""Families: an expression made ready for exact points, with every hypothesis that this rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..algebra.expression import Expr
+from ..algebra.nodes import Base, BaseBias, Frozen, Map, MatrixFunction, Parameter
+from ..algebra.snapshot import distribute_snapshots
+from ..algebra.walk import leaves, start_of, topological
+from ..errors import StructureError
+from ..run.arrays import Array
+from ..run.evaluate import evaluate
+from .constants import generic_constants
+from .independence import arguments, is_nested, shown_independent, tested_independent
+from .modular import UnluckyPoint
+from .points import SEEDED, Drawing, Given, Point, draw_point, is_free, needs_planting
+from .primes import draw_prime
+from .residues import ResidueArithmetic
+from .spectral import order_needed
+from .substitution import Substituted, substitute
+from .transcendental import TRANSCENDENTAL
+
+FROZEN = ("generic", "values")
+RATIONAL_FUNCTIONS = ("polynomial", "reciprocal")
+RATIONAL_MATRIX_FUNCTIONS = ("cayley", "neumann", "householder")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """An expression whose generic properties can be certified.
+
+    Parameters
+    ----------
+    original : Expr
+        As it was given.
+    given : Given
+        What the caller fixed.
+    done : Substituted
+        The expression of the same family, rational where it could be made so.
+    constants : tuple of str
+        Irrational numbers that stand as generic ones.
+    obstacles : tuple of str
+        Operations that have no exact point.
+    shown : bool
+        Whether the expression itself shows that sines may be free numbers.
+    order : int
+        The order of the roots of unity that transforms need.
+    """
+
+    original: Expr
+    given: Given
+    done: Substituted
+    constants: tuple[str, ...]
+    obstacles: tuple[str, ...]
+    shown: bool
+    order: int
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the statement rests on, one sentence each."""
+        return (*_leaf_assumptions(self), *self.done.notes, *_constant_assumptions(self))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing generic stands for something special."""
+        return not self.constants and not self.done.free_scales
+
+    def prime(self, seed: int, trial: int) -> int:
+        """The prime of a trial."""
+        return draw_prime(seed, trial, self.order)
+
+    def drawing(self, p: int, seed: int, number: int = 0) -> Drawing:
+        """Where the numbers of a point come from; other numbers give other points."""
+        arithmetic = ResidueArithmetic(
+            p, self.order, seed=seed, norms=bool(self.done.cones), analytic=True
+        )
+        names = frozenset(
+            sub.name for sub in topological(self.original, True) if isinstance(sub, Frozen)
+        )
+        cones = {cone.name: cone for cone in self.done.cones}
+        own = seed if number == 0 else seed * 1_000_003 + number
+        return Drawing(self.original, self.given, arithmetic, own, names, cones)
+
+    def point(self, p: int, seed: int) -> tuple[Point, ResidueArithmetic]:
+        """Draw a point at which everything is defined and every hypothesis holds.
+
+        Raises
+        ------
+        UnluckyPoint
+            If a number that must not be 0 is, or the sines are not seen to be independent.
+        """
+        drawing = self.drawing(p, seed)
+        point = draw_point(self.done.expr, drawing)
+        for squares in self.done.nonzero:
+            if not read(squares, point, drawing.arithmetic).all():
+                raise UnluckyPoint("a norm that divides is 0 here")
+        if not self.shown and not self._tested(p, seed, point):
+            raise UnluckyPoint("the arguments of sin, cos, tanh or exp depend on each other")
+        return point, drawing.arithmetic
+
+    def _tested(self, p: int, seed: int, first: Point) -> bool:
+        known: dict[int, Point] = {0: first}
+
+        def at(operand: Expr, number: int) -> np.ndarray:
+            if number not in known:
+                known[number] = draw_point(self.done.expr, self.drawing(p, seed, number))
+            return read(operand, known[number], self.drawing(p, seed).arithmetic)
+
+        return tested_independent(arguments(self.done.expr), at, p)
+
+
+def read(expr: Expr, point: Point, arithmetic: object) -> np.ndarray:
+    """Evaluate an expression at a point."""
+    values: Mapping[str, Array] = point.values
+    return np.asarray(evaluate(expr, values, point.base, point.bias, arithmetic=arithmetic))  # type: ignore[arg-type]
+
+
+def family_of(expr: Expr, given: Given) -> Family:
+    """Make an expression ready for exact points.
+
+    Raises
+    ------
+    StructureError
+        If ``given.frozen`` is unknown, or a value is given of a leaf that trains.
+    """
+    _check_given(expr, given)
+    plain = distribute_snapshots(expr)
+    planted = needs_planting(expr, given)
+    every = [sub for sub in topological(plain) if isinstance(sub, Base | BaseBias)]
+    free = {leaf for leaf in (*leaves(plain), *every) if is_free(leaf, given, planted)}
+    done = substitute(plain, free)
+
+    def counts(leaf: Expr) -> bool:
+        return is_free(leaf, given, planted)
+
+    maps = arguments(done.expr)
+    obstacles = _obstacles(done)
+    constants = generic_constants(done.expr)
+    return Family(
+        expr,
+        given,
+        done,
+        constants,
+        obstacles,
+        not maps or shown_independent(maps, counts),
+        order_needed(plain),
+    )
+
+
+def _check_given(expr: Expr, given: Given) -> None:
+    if given.frozen not in FROZEN:
+        raise StructureError(
+            f"frozen={given.frozen!r} was asked for.",
+            f"Known: {', '.join(map(repr, FROZEN))}.",
+            'Use "generic" for almost all frozen values, "values" for those of the seed.',
+        )
+    trained = [x.name for x in leaves(expr) if isinstance(x, Parameter) and x.name in given.values]
+    if trained:
+        raise StructureError(
+            f"A generic rank was asked for with values of {', '.join(trained[:3])}.",
+            "That leaf trains, so it is free here.",
+            "Use ta.rank_at(expr, values) for the rank at given values.",
+        )
+
+
+def _obstacles(done: Substituted) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for sub in topological(done.expr):
+        match sub:
+            case Map(_, function) if function.name not in (*RATIONAL_FUNCTIONS, *TRANSCENDENTAL):
+                found[str(function)] = None
+            case MatrixFunction(_, kind, _) if kind not in RATIONAL_MATRIX_FUNCTIONS:
+                found[kind] = None
+            case _:
+                pass
+    if is_nested(done.expr):
+        found["an analytic function of another"] = None
+    return tuple(found)
+
+
+def _leaf_assumptions(family: Family) -> list[str]:
+    expr, given = family.original, family.given
+    found: dict[str, None] = {}
+    if any(isinstance(sub, Base) for sub in topological(expr)):
+        found[
+            "W0 enters exactly, as dyadic rationals" if given.base is not None else "W0 is generic"
+        ] = None
+    for leaf in leaves(distribute_snapshots(expr)):
+        if isinstance(leaf, Frozen):
+            found[_frozen_assumption(leaf, given)] = None
+    if any(isinstance(leaf, Parameter) for leaf in leaves(expr)):
+        found["trained leaves are generic"] = None
+    return list(found)
+
+
+def _frozen_assumption(leaf: Frozen, given: Given) -> str:
+    kind = start_of(leaf).kind
+    if leaf.name in given.values or given.frozen == "values":
+        return f"{leaf.name} enters by its values, exactly"
+    if kind in SEEDED:
+        return f"{leaf.name} is generic (seeded)"
+    if kind in ("orthogonal", "paired_columns"):
+        return f"{leaf.name} is generic among its kind ({kind})"
+    if start_of(leaf).operand is not None:
+        by_float = given.base is not None
+        how = "by its float64 values, exactly" if by_float else "by its relation to W0"
+        return f"{leaf.name} enters {how} ({kind})"
+    return f"{leaf.name} is constant ({kind})"
+
+
+def _constant_assumptions(family: Family) -> list[str]:
+    found = [f"the constant {number} is generic" for number in family.constants]
+    if arguments(family.done.expr):
+        found.append(
+            "sin, cos, tanh, exp of independent arguments are free numbers (Lindemann, Weierstrass)"
+        )
+    return found
