@@ -24,6 +24,7 @@ from tests.rows import (
     rows,
 )
 from tests.tables_2 import ROWS_2
+from tests.tables_3 import ROWS_3
 
 __all__ = ["ROWS", "Row"]
 
@@ -199,4 +200,14 @@ NONLINEAR = [
     ),
 ]
 
-ROWS = [*LOW_RANK, *DORA, *HADAMARD, *KRONECKER, *STRUCTURED, *TENSORS, *NONLINEAR, *ROWS_2]
+ROWS = [
+    *LOW_RANK,
+    *DORA,
+    *HADAMARD,
+    *KRONECKER,
+    *STRUCTURED,
+    *TENSORS,
+    *NONLINEAR,
+    *ROWS_2,
+    *ROWS_3,
+]

@@ -17,7 +17,7 @@ from tensoradapt.spelling import parse
 from tensoradapt.structure import methods
 from tensoradapt.zoo.kron import factor_pair
 from tensoradapt.zoo.limits import near_equal
-from tests import closed_forms_2  # noqa: F401  (registers its closed forms)
+from tests import closed_forms_2, closed_forms_3  # noqa: F401  (they register their forms)
 from tests.closed_forms import CLOSED, closed
 from tests.tables import ROWS, Row
 

@@ -65,9 +65,11 @@ class Family:
         return (*_leaf_assumptions(self), *self.done.notes, *_constant_assumptions(self))
 
     @property
-    def is_exact(self) -> bool:
-        """Whether nothing generic stands for something special."""
-        return not self.constants and not self.done.free_scales
+    def is_piecewise(self) -> bool:
+        """Whether the expression is analytic on pieces only, so that ranks may differ on them."""
+        found = [sub for sub in topological(self.original) if isinstance(sub, Map)]
+        smooth = (*RATIONAL_FUNCTIONS, *TRANSCENDENTAL)
+        return any(sub.function.name not in smooth for sub in found)
 
     def prime(self, seed: int, trial: int) -> int:
         """The prime of a trial."""

@@ -1,4 +1,4 @@
-"""Arrays modulo a prime: products, inverses and contractions on int64, exact.
+"""Arrays modulo a prime: products, powers and inverses on int64, exact.
 
 Residues are in ``[0, p)`` with ``p < 2³¹``, so a product of two fits 62 bits. A matrix product
 goes through float64: one side is centered, the other split into limbs, so that every partial sum
@@ -7,12 +7,7 @@ is an integer below 2⁵³.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import log2, prod
-
 import numpy as np
-
-Names = tuple[str, ...]
 
 
 class UnluckyPoint(Exception):
@@ -40,8 +35,6 @@ def matmul(a: np.ndarray, b: np.ndarray, p: int) -> np.ndarray:
     up to k = 4096; a longer k is cut into pieces.
     """
     k = a.shape[-1]
-    if k == 0:
-        return np.zeros(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + (a.shape[-2], b.shape[-1]), np.int64)
     if k > 4096:
         half = k // 2
         low = matmul(a[..., :half], b[..., :half, :], p)
@@ -125,87 +118,8 @@ def _small_inverse(a: np.ndarray, p: int) -> np.ndarray:
     return right
 
 
-# --- contractions ------------------------------------------------------------------------
-
-
-def contract(
-    inputs: Sequence[Sequence[str]], arrays: Sequence[np.ndarray], output: Sequence[str], p: int
-) -> np.ndarray:
-    """``Σ ∏ arrays`` over named axes, pair by pair, the cheapest pair first.
-
-    Parameters
-    ----------
-    inputs : sequence of names
-        The name of every axis of every array; one may repeat.
-    arrays : sequence of numpy.ndarray
-        int64 residues.
-    output : names
-        Distinct names, each carried by some array.
-    p : int
-        The modulus.
-    """
-    parts = [_plain(tuple(n), a) for n, a in zip(inputs, arrays, strict=True)]
-    while len(parts) > 1:
-        i, j = _cheapest(parts, output)
-        second, first = parts.pop(j), parts.pop(i)
-        later = set(output).union(*(names for names, _ in parts))
-        parts.append(_pair(_sum_out(first, second[0], later, p), _sum_out(second, first[0], later, p), later, p))
-    names, array = _sum_out(parts[0], (), set(output), p)
-    return np.ascontiguousarray(array.transpose([names.index(n) for n in output]))
-
-
-def _plain(names: Names, array: np.ndarray) -> tuple[Names, np.ndarray]:
-    """The diagonal over names that repeat within one array."""
-    kept = tuple(dict.fromkeys(names))
-    if len(kept) == len(names):
-        return names, array
-    numbers = [kept.index(n) for n in names]
-    return kept, np.einsum(array, numbers, list(range(len(kept))))
-
-
-def _cheapest(parts: list[tuple[Names, np.ndarray]], output: Sequence[str]) -> tuple[int, int]:
-    sizes = {n: size for names, a in parts for n, size in zip(names, a.shape, strict=True)}
-    best, chosen = float("inf"), (0, 1)
-    for j in range(len(parts)):
-        for i in range(j):
-            others = set(output).union(*(n for k, (n, _) in enumerate(parts) if k not in (i, j)))
-            union = dict.fromkeys((*parts[i][0], *parts[j][0]))
-            made = prod(sizes[n] for n in union if n in others)
-            cost = made - parts[i][1].size - parts[j][1].size
-            if cost < best:
-                best, chosen = cost, (i, j)
-    return chosen
-
-
-def _sum_out(
-    part: tuple[Names, np.ndarray], other: Names, later: set[str], p: int
-) -> tuple[Names, np.ndarray]:
-    """Sum over the names that nothing else carries."""
-    names, array = part
-    lone = [k for k, n in enumerate(names) if n not in other and n not in later]
-    if not lone:
-        return part
-    return tuple(n for k, n in enumerate(names) if k not in lone), array.sum(axis=tuple(lone)) % p
-
-
-def _pair(
-    first: tuple[Names, np.ndarray], second: tuple[Names, np.ndarray], later: set[str], p: int
-) -> tuple[Names, np.ndarray]:
-    (left, a), (right, b) = first, second
-    batch = tuple(n for n in left if n in right and n in later)
-    inner = tuple(n for n in left if n in right and n not in later)
-    rows = tuple(n for n in left if n not in right)
-    columns = tuple(n for n in right if n not in left)
-    size = dict(zip(left, a.shape, strict=True)) | dict(zip(right, b.shape, strict=True))
-    g, m, k, n = (prod(size[x] for x in group) for group in (batch, rows, inner, columns))
-    a = a.transpose([left.index(x) for x in (*batch, *rows, *inner)]).reshape(g, m, k)
-    b = b.transpose([right.index(x) for x in (*batch, *inner, *columns)]).reshape(g, k, n)
-    names = (*batch, *rows, *columns)
-    return names, _stacked(a, b, p).reshape([size[x] for x in names])
-
-
-def _stacked(a: np.ndarray, b: np.ndarray, p: int) -> np.ndarray:
-    """A product of stacks; few terms or many tiny matrices are multiplied entry by entry."""
+def stacked(a: np.ndarray, b: np.ndarray, p: int) -> np.ndarray:
+    """``(g, m, k) @ (g, k, n)``; few terms or many tiny matrices are multiplied entry by entry."""
     g, m, k = a.shape
     n = b.shape[2]
     if k > 4 and (g == 1 or m * n >= 64 or k >= 64):
@@ -214,8 +128,3 @@ def _stacked(a: np.ndarray, b: np.ndarray, p: int) -> np.ndarray:
     for step in range(1, k):
         result += a[:, :, step : step + 1] * b[:, step : step + 1, :] % p
     return result % p if k > 1 else result
-
-
-def limbs_needed(k: int) -> float:
-    """Bits that the longest exact inner product of k terms leaves for a limb."""
-    return 53 - 30 - log2(max(k, 1))

@@ -22,7 +22,8 @@ from ..errors import StructureError, UnsupportedError
 from ..run.arrays import Array, to_numpy
 from ..run.draw import stream
 from ..run.positions import positions
-from .modular import UnluckyPoint, contract, inverse, matmul, reciprocal
+from .contraction import einsum, on_diagonal
+from .modular import UnluckyPoint, inverse, matmul, reciprocal, stacked
 from .primes import check_prime, square_root
 from .spectral import transform_residues
 from .transcendental import TRANSCENDENTAL, apply_transcendental
@@ -87,16 +88,19 @@ class ResidueArithmetic:
         self, pattern: Pattern, sizes: Mapping[str, int], operands: Sequence[Array]
     ) -> Array:
         """A product over named indices; repeated output indices lie on a diagonal of zeros."""
-        inputs = [[n for group in axes for n in group] for axes in pattern.operands]
-        arrays = [
-            a.reshape([sizes[n] for n in names]) for a, names in zip(operands, inputs, strict=True)
-        ]
-        output = [n for group in pattern.output for n in group]
-        distinct = list(dict.fromkeys(output))
-        result = contract(inputs, arrays, distinct, self.p)
-        if len(distinct) < len(output):
-            result = on_diagonal(result, [distinct.index(n) for n in output])
-        return result.reshape([prod(sizes[n] for n in group) for group in pattern.output])
+        return einsum(self, pattern, sizes, operands)
+
+    def product(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """``(g, m, k) @ (g, k, n)``."""
+        return stacked(a, b, self.p)
+
+    def total(self, a: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+        """The sum over some axes."""
+        return a.sum(axis=axes) % self.p
+
+    def zeros(self, shape: Sequence[int]) -> np.ndarray:
+        """An array of zeros."""
+        return np.zeros(shape, dtype=np.int64)
 
     def add(self, terms: Sequence[Array]) -> Array:
         """The sum of one or more terms."""
@@ -129,7 +133,7 @@ class ResidueArithmetic:
         """``ones``, or ``identity``: 1 where all axes agree."""
         if kind == "ones" or len(shape) < 2:
             return np.ones(shape, dtype=np.int64)
-        return on_diagonal(np.ones(shape[:1], dtype=np.int64), [0] * len(shape))
+        return on_diagonal(np.ones(shape[:1], dtype=np.int64), [0] * len(shape), self)
 
     # --- layout --------------------------------------------------------------------------
 
@@ -249,13 +253,6 @@ def no_residue(what: str) -> UnsupportedError:
         "Exact modulo p are products, sums, index maps, transforms, polynomials, reciprocals, "
         "cayley, neumann and householder; ta.rank_at certifies the others at given values.",
     )
-
-
-def on_diagonal(a: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    """Zeros of the shape ``a.shape[axes]`` with ``a`` where equal axes have equal indices."""
-    result = np.zeros([a.shape[k] for k in axes], dtype=np.int64)
-    np.einsum(result, list(axes), list(range(a.ndim)))[...] = a
-    return result
 
 
 def window_slices(

@@ -22,7 +22,7 @@ from ..planning.candidate import Candidate, layer
 from ..planning.planner import Plan, Schedule, plain_candidate, plan_expression, schedule
 from ..planning.rates import CPU, GPU, Rates
 from ..structure import Update
-from .emit import Constant, Emitted, emit
+from .emit import Emitted, emit
 from .function import Pair, Planned
 
 Key = tuple[str, bool, float, bool, bool, bool]
@@ -35,9 +35,11 @@ _FIXED = {("x", "x"): 0, ("base", "base"): 1, ("bias", "bias"): 2}
 class Runner:
     """The programs of one schedule as functions of ``(x, weight, bias, *leaves)``."""
 
-    __slots__ = ("arguments", "emitted", "pairs", "schedule")
+    __slots__ = ("always_plain", "arguments", "emitted", "pairs", "schedule", "stored", "typed")
 
     def __init__(self, made: Schedule, plain: Candidate, leaf_names: tuple[str, ...]) -> None:
+        only = Schedule((), (plain,))
+        self.always_plain = self if made == only else Runner(only, plain, leaf_names)
         places = _FIXED | {("leaf", name): 3 + k for k, name in enumerate(leaf_names)}
         self.schedule = made
         self.emitted: list[Emitted] = []
@@ -52,6 +54,28 @@ class Runner:
                 if candidate.backward is None
                 else Pair(candidate, self.emitted[-1], self.arguments[-1], places)
             )
+
+        needed = [c for made in (*self.emitted, *self.pairs) if made for c in made.constants]
+        self.stored = {c: torch.from_numpy(c.array().copy()) for c in dict.fromkeys(needed)}
+        self.typed: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+
+    def constants(self, made: Emitted | Pair, like: Tensor) -> tuple[Tensor, ...]:
+        """The constants of a program on the device and in the type of ``like``.
+
+        They are kept, unless a compiler is tracing and the tensors are not real.
+        """
+        if not made.constants:
+            return ()
+        key = (id(made), like.device, like.dtype)
+        if key in self.typed:
+            return self.typed[key]
+        found = tuple(
+            self.stored[c].to(like.device) if c.kind == "positions" else self.stored[c].to(like)
+            for c in made.constants
+        )
+        if not torch.compiler.is_compiling():
+            self.typed[key] = found
+        return found
 
     def pick(self, tokens: int) -> int:
         """The number of the program for a token count."""
@@ -124,7 +148,6 @@ class Operator:
 
     def _clear(self) -> None:
         self._runners: dict[Key, Runner] = {}
-        self._tensors: dict[tuple[Constant, torch.device, torch.dtype], Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -208,15 +231,14 @@ class Operator:
         key = (mode, training, strength, x.is_cuda, x_trains, is_wide)
         flat = x.dim() == 2
         rows = x if flat else x.reshape(-1, x.shape[-1])
-        runner = self._runners.get(key) or self._runner(key)
+        runner = self._runners.get(key) or self._late(key)
         number = runner.pick(rows.shape[0]) if runner.schedule.thresholds else 0
         pair = runner.pairs[number]
         given = (rows, weight, bias, *leaves)
         if pair is None or _wants_plain(weight, bias):
             y = self._call(runner, number, given, rows)
         else:
-            constants = tuple(self._constant(c, rows) for c in pair.constants)
-            y = Planned.apply(pair, constants, *given)
+            y = Planned.apply(pair, runner.constants(pair, rows), *given)
         return y if flat else y.reshape(*x.shape[:-1], y.shape[-1])
 
     def _call(
@@ -224,9 +246,18 @@ class Operator:
     ) -> Tensor:
         emitted = runner.emitted[number]
         tensors = [given[k] for k in runner.arguments[number]]
-        if emitted.constants:
-            tensors += [self._constant(constant, like) for constant in emitted.constants]
-        return emitted.function(*tensors)
+        return emitted.function(*tensors, *runner.constants(emitted, like))
+
+    def _late(self, key: Key) -> Runner:
+        """A runner that was not prepared.
+
+        A compiler must not meet a planner: it gets the runner of training, whose plain program
+        serves any type and any token count.
+        """
+        if not torch.compiler.is_compiling():
+            return self._runner(key)
+        mode = "apply" if key[0] == "apply" else "train"
+        return self._runners[mode, True, key[2], False, True, True].always_plain
 
     def _runner(self, key: Key) -> Runner:
         if key not in self._runners:
@@ -240,17 +271,6 @@ class Operator:
             made, plain = _schedule(weight, shift, self.shape, key_used, self.has_bias, rates)
             self._runners[key] = Runner(made, plain, self.leaf_names)
         return self._runners[key]
-
-    def _constant(self, constant: Constant, like: Tensor) -> Tensor:
-        """The constant on the device and in the type of ``like``; kept unless being traced."""
-        key = (constant, like.device, like.dtype)
-        if key in self._tensors:
-            return self._tensors[key]
-        array = torch.from_numpy(constant.array().copy())
-        made = array.to(like.device) if constant.kind == "positions" else array.to(like)
-        if not torch.compiler.is_compiling():
-            self._tensors[key] = made
-        return made
 
 
 def _wants_plain(weight: Tensor | None, bias: Tensor | None) -> bool:

@@ -58,7 +58,8 @@ class Contraction:
             number, order = apply_move(
                 self.writer, self.graph, vertex, tree.move, value.number, value.order
             )
-            return Value(number, order), mask | 1 << tree.vertex
+            mask |= 1 << tree.vertex
+            return self._closed(number, order, mask), mask
         assert isinstance(tree, Join)
         left, a = self._tree(tree.left)
         right, b = self._tree(tree.right)
@@ -72,12 +73,16 @@ class Contraction:
         number = writer.reshape(number, tuple(sizes[i] for i in indices))
         while len(set(indices)) < len(indices):
             number, indices = self._diagonal(number, indices)
+        return self._closed(number, indices, mask)
+
+    def _closed(self, number: int, indices: tuple[int, ...], mask: int) -> Value:
+        """A value summed over the indices that nothing else needs."""
         kept = self.search.open(mask)
         lone = tuple(a for a, i in enumerate(indices) if i not in kept)
+        order = tuple(i for i in indices if i in kept)
         if lone:
-            shape = tuple(sizes[i] for i in indices if i in kept)
-            number = writer.write("sum", (number,), lone, shape)
-        return Value(number, tuple(i for i in indices if i in kept))
+            number = self.writer.write("sum", (number,), lone, self._shape(order))
+        return Value(number, order)
 
     def _source(self, vertex: Vertex) -> tuple[int, tuple[int, ...]]:
         writer = self.writer

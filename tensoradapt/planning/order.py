@@ -192,7 +192,7 @@ def units(search: Search) -> list[Unit]:
 def _only_reader(search: Search, unit: Unit, found: list[Unit]) -> tuple[Unit, Unit] | None:
     """The tensor that a Fourier map's source is, with the map applied."""
     vertex = unit.mask.bit_length() - 1
-    if search.graph.vertices[vertex].moves[0].kernel != "source":
+    if not any(move.kernel == "source" for move in search.graph.vertices[vertex].moves):
         return None
     for other in found:
         if other.is_map:

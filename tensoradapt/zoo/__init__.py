@@ -12,6 +12,7 @@ from .low_rank import dora, dvora, lora, lora_xs, vera
 from .masked import adalora, dora_dynamic, dylora, lora_squared, tlora
 from .nonlinear import sine_lora
 from .projected import lora_mini, pvera, qa_lora, randlora
+from .rotations import boft, hra, oft, psoft, road
 from .structured import circulant, ldr, symmetric_toeplitz, toeplitz
 from .tensors import cp, tt_lora, tucker
 
@@ -19,6 +20,7 @@ __all__ = [
     "abba",
     "adalora",
     "bd_lora",
+    "boft",
     "btt",
     "circulant",
     "cp",
@@ -30,6 +32,7 @@ __all__ = [
     "gralora",
     "hadamard_adapter",
     "hira",
+    "hra",
     "hut",
     "ia3",
     "kasa",
@@ -45,9 +48,12 @@ __all__ = [
     "melora",
     "miss",
     "monarch",
+    "oft",
+    "psoft",
     "pvera",
     "qa_lora",
     "randlora",
+    "road",
     "sine_lora",
     "symmetric_toeplitz",
     "tlora",

@@ -15,25 +15,12 @@ from ..algebra.nodes import Base
 from ..algebra.starts import kaiming_uniform, normal, uniform, zeros
 from ..errors import StructureError
 from ..structure import method
-from .limits import check_choice, check_count, factored, near_equal, scale
+from .limits import check_choice, check_count, check_parts, factored, near_equal, scale
 
 
 def _kaiming_of(fan_in: int) -> Start:
     """Kaiming's start (a = √5) of each block of a stack, for the fan-in of one block."""
     return uniform(-1 / sqrt(fan_in), 1 / sqrt(fan_in))
-
-
-def check_parts(method: str, name: str, parts: int, sizes: dict[str, int]) -> None:
-    """Refuse a number of parts that does not divide every named size."""
-    check_count(method, name, parts)
-    bad = [f"{what} is {size} = {factored(size)}" for what, size in sizes.items() if size % parts]
-    if bad:
-        fitting = max(d for d in range(1, parts + 1) if not any(n % d for n in sizes.values()))
-        raise StructureError(
-            f"{name}={parts} was asked for.",
-            f"It must divide {' and '.join(sizes)}, but {', '.join(bad)}.",
-            f"Use {method}({name}={fitting}).",
-        )
 
 
 @method(paper="MELoRA: Ren et al. 2024, arXiv:2402.17263")

@@ -76,6 +76,19 @@ def check_divides(method: str, rank: int, sizes: tuple[int, ...]) -> None:
         )
 
 
+def check_parts(method: str, name: str, parts: int, sizes: dict[str, int]) -> None:
+    """Refuse a number of parts that does not divide every named size."""
+    check_count(method, name, parts)
+    bad = [f"{what} is {size} = {factored(size)}" for what, size in sizes.items() if size % parts]
+    if bad:
+        fitting = max(d for d in range(1, parts + 1) if not any(n % d for n in sizes.values()))
+        raise StructureError(
+            f"{name}={parts} was asked for.",
+            f"It must divide {' and '.join(sizes)}, but {', '.join(bad)}.",
+            f"Use {method}({name}={fitting}).",
+        )
+
+
 def _divisors(size: int) -> str:
     primes = factored(size)
     return f"{size} = {primes}" if "·" in primes else f"{size} has no divisor but itself and 1"
