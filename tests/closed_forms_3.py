@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.closed_forms import BIASES, CLOSED, Array, Values, alpha_of, alpha_over_rank
+from tests.closed_forms import BIASES, CLOSED, Array, Values
 
 Settings = Mapping[str, Any]
 
@@ -81,13 +81,11 @@ def boft(s: Settings, v: Values, W: Array) -> Array:
         order: list[int] = []
         stretch = b * 2**k
         for first in range(0, n, stretch):
-            if peft:
-                halves = np.arange(first, first + stretch).reshape(-1, max(b // 2, 1))
-                order += (
-                    [*halves[0::2].reshape(-1), *halves[1::2].reshape(-1)]
-                    if k
-                    else list(range(first, first + stretch))
-                )
+            if peft and k:
+                halves = np.arange(first, first + stretch).reshape(-1, b // 2)
+                order += [*halves[0::2].reshape(-1), *halves[1::2].reshape(-1)]
+            elif peft:
+                order += range(first, first + stretch)
             else:
                 pairs = np.arange(first, first + stretch).reshape(-1, 2)
                 order += [*pairs[:, 0], *pairs[:, 1]]

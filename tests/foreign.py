@@ -89,10 +89,10 @@ def apply(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     return CONVOLVE[weight.ndim](x, weight, bias)
 
 
-def input_for(shape: tuple[int, ...]) -> Tensor:
+def input_for(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Tensor:
     source = torch.Generator().manual_seed(2)
     size = (3, shape[1], *(n + 3 for n in shape[2:])) if len(shape) > 2 else (5, shape[1])
-    return torch.randn(*size, dtype=torch.float64, generator=source)
+    return torch.randn(*size, dtype=torch.float64, generator=source).to(dtype)
 
 
 def assert_agree(
@@ -119,7 +119,7 @@ def assert_agree(
         name: theirs[name].detach().reshape(shape).clone().requires_grad_(trains)
         for name, (shape, trains) in known.items()
     }
-    x, y = (input_for(tuple(W.shape)).requires_grad_() for _ in range(2))
+    x, y = (input_for(tuple(W.shape), W.dtype).requires_grad_() for _ in range(2))
     expected = (forward or layer)(x)
     weight = W if update.weight is None else W + evaluate(update.weight, ours, base=W, bias=b)
     bias = b if update.bias is None else b + evaluate(update.bias, ours, base=W, bias=b)

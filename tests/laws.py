@@ -47,7 +47,8 @@ RATES = (CPU, FREE_TRANSFORMS, FREE_PASSES)
 class Site:
     """An update with random values for everything it reads, and what it is by the definition.
 
-    ``delta`` is ΔW and ``shift`` is Δb, both by ``evaluate`` in numpy float64.
+    ``delta`` is ΔW and ``shift`` is Δb, both by ``evaluate`` in numpy float64; ``magnified`` says
+    how much more than usual its values may magnify a rounding.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Site:
     x: np.ndarray
     delta: np.ndarray
     shift: np.ndarray
+    magnified: float = 1.0
 
     def __str__(self) -> str:
         return self.name
@@ -83,7 +85,7 @@ class Site:
 
     @property
     def depth(self) -> float:
-        return max(map(depth, self.parts))
+        return self.magnified * max(map(depth, self.parts))
 
 
 def product_size(x: np.ndarray, matrix: np.ndarray) -> float:
@@ -92,7 +94,7 @@ def product_size(x: np.ndarray, matrix: np.ndarray) -> float:
 
 
 @lru_cache(maxsize=512)
-def site(update: Update | Expr, name: str = "", seed: int = 11) -> Site:
+def site(update: Update | Expr, name: str = "", seed: int = 11, magnified: float = 1.0) -> Site:
     """Lay an update, or an expression of one axis or more, on random values."""
     update = Update(update) if isinstance(update, Expr) else update
     parts = [part for part in (update.weight, update.bias) if part is not None]
@@ -107,7 +109,8 @@ def site(update: Update | Expr, name: str = "", seed: int = 11) -> Site:
     if update.bias is not None:
         shift = np.asarray(evaluate(update.bias, values, **given))
     assert np.isfinite(delta).all() and np.isfinite(shift).all()
-    return Site(name or repr(update.weight), update, values, base, bias, x, delta, shift)
+    title = name or repr(update.weight)
+    return Site(title, update, values, base, bias, x, delta, shift, magnified)
 
 
 def site_of(row: Row) -> Site:

@@ -25,14 +25,15 @@ class Row:
     """A structure on one shape.
 
     ``count`` is the number of trained parameters, ``base_needed`` whether evaluating needs W0
-    (or drawing the first values does), ``starts_at_zero`` whether ΔW = 0 at the start.
+    (or drawing the first values does), ``starts_at_zero`` whether ΔW = 0 at the start: exactly,
+    not at all, or with None to rounding.
     """
 
     structure: Structure
     shape: Shape
     count: int
     base_needed: bool = False
-    starts_at_zero: bool = True
+    starts_at_zero: bool | None = True
 
     def __str__(self) -> str:
         return f"{self.structure} on {'x'.join(map(str, self.shape))}"
@@ -43,7 +44,7 @@ def rows(
     count: Count,
     shapes: Iterable[Shape],
     base_needed: bool = False,
-    starts_at_zero: bool = True,
+    starts_at_zero: bool | None = True,
 ) -> list[Row]:
     """One row per shape; ``count`` is a function of out and in·kernel."""
     return [

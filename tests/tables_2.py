@@ -74,7 +74,7 @@ LOW_RANK_2 = [
         zoo.lora(rank=4, alpha=7, start="orthogonal"),
         lambda o, i: 4 * (o + i),
         [*MATRICES, CONV2],
-        starts_at_zero=False,
+        starts_at_zero=None,
     ),
     *rows(zoo.lora(rank=2, alpha=7, start="given"), lambda o, i: 2 * (o + i), [WIDE, CONV1]),
     *rows(

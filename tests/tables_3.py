@@ -44,7 +44,6 @@ ROTATIONS = [
         base_needed=True,
     ),
     *rows(zoo.boft(boft_block_size=4), lambda o, i: 4 * i + o, [SQUARE, TALL, CONV1], True),
-    *rows(zoo.boft(boft_block_size=1, rescaled=False), lambda o, i: i, [], True),
     Row(zoo.boft(boft_block_size=13), PRIME, 13 * 13 + 7, True),
     Row(zoo.boft(boft_block_size=2, boft_n_butterfly_factor=2), SQUARE, 2 * 12 * 2 + 12, True),
     Row(zoo.boft(boft_block_size=2, boft_n_butterfly_factor=3), (5, 16), 3 * 16 * 2 + 5, True),
@@ -66,7 +65,7 @@ ROTATIONS = [
         base_needed=True,
     ),
     *rows(zoo.hra(rank=3), lambda o, i: 3 * i, [SQUARE, WIDE, TALL, CONV1], True, False),
-    *rows(zoo.hra(rank=4), lambda o, i: 4 * i, [PRIME], True, False),
+    *rows(zoo.hra(rank=4), lambda o, i: 4 * i, [PRIME, CONV2], True, None),
     *rows(zoo.hra(rank=1), lambda o, i: i, [*THIN], True, False),
     *rows(
         zoo.hra(rank=3, apply_GS=True), lambda o, i: 3 * i, [SQUARE, WIDE, TALL, CONV1], True, False

@@ -22,13 +22,14 @@ CONV = (12, 10, 3, 2)
 
 
 def module_of(kind: str, shape: tuple[int, ...], **settings: Any) -> torch.nn.Module:
-    """A LyCORIS module in float64 with every trained tensor random."""
+    """A LyCORIS module in float64 (rotations: float32) with every trained tensor random."""
     from importlib import import_module
 
     place, name = kind.rsplit(".", 1)
-    site = plain(shape)
+    dtype = torch.float32 if "oft" in kind else torch.float64
+    site = plain(shape, dtype=dtype)
     made = getattr(import_module(f"lycoris.modules.{place}"), name)
-    module = made("site", site, multiplier=1.0, **settings).double()
+    module = made("site", site, multiplier=1.0, **settings).to(dtype)
     module.get_base_layer = lambda: site
     module = randomized(module)
     module.apply_to()
@@ -41,7 +42,54 @@ TLORA = {
     **{"P@start": "base_p", "Q@start": "base_q", "lambda@start": "base_lambda"},
 }
 
+OFT = {"R": "oft_blocks", "s": "rescale"}
+
 CASES = [
+    *(
+        (
+            zoo.oft(
+                oft_block_size=b,
+                side="output",
+                stored="square",
+                use_cayley_neumann=False,
+                rescaled=rescaled,
+                constraint=constraint and constraint * shape[0],
+            ),
+            (
+                "diag_oft.DiagOFTModule",
+                {"lora_dim": b, "rescaled": rescaled, "constraint": constraint or 0},
+            ),
+            OFT,
+            [shape],
+        )
+        for b, rescaled, constraint, shape in (
+            (4, False, None, (24, 16)),
+            (4, True, 0.1, (16, 24)),
+            (3, True, None, CONV),
+        )
+    ),
+    *(
+        (
+            zoo.boft(
+                boft_block_size=4,
+                boft_n_butterfly_factor=3,
+                convention="lycoris",
+                rescaled=rescaled,
+                constraint=constraint and constraint * shape[0],
+            ),
+            (
+                "boft.ButterflyOFTModule",
+                {"lora_dim": 4, "rescaled": rescaled, "constraint": constraint or 0},
+            ),
+            OFT,
+            [shape],
+        )
+        for rescaled, constraint, shape in (
+            (False, None, (16, 24)),
+            (True, 0.1, (16, 7)),
+            (True, None, (16, 5, 3, 3)),
+        )
+    ),
     (
         zoo.lora(rank=4, alpha=10, use_effective_conv2d=True),
         ("locon.LoConModule", {"lora_dim": 4, "alpha": 10, "use_tucker": True}),
@@ -70,7 +118,7 @@ def test_outputs_and_gradients_equal_lycoris(structure, kind, keys, shape):
     if update.bias is not None:
         # LyCORIS scales the weight only: what the bias gains here is taken out again.
         site.bias.data.zero_()
-    assert_agree(structure, module, tensors(module, keys))
+    assert_agree(structure, module, tensors(module, keys), rtol=1e-4 if "oft" in kind[0] else 1e-10)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

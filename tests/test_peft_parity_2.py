@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,11 +41,16 @@ class Case:
     config: Callable[[], Any]
     keys: Mapping[str, str]
     shapes: tuple[tuple[int, ...], ...] = SHAPES
-    options: Mapping[str, Any] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
     same_start: bool = True
 
     def __str__(self) -> str:
         return str(self.structure)
+
+    def tensors(self, layer: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """Its tensors by our names; ``factors`` are what ours carry and theirs do not."""
+        found = tensors(layer, self.keys)
+        return found | {name: found[name] * f for name, f in self.factors.items()}
 
 
 LORA = {"B": "lora_B", "A": "lora_A"}
@@ -54,6 +60,10 @@ RANDLORA = {
     **{"lambda": "randlora_lambda", "gamma": "randlora_gamma"},
 }
 PVERA = {"B": "pvera_B", "A": "pvera_A", "b": "pvera_lambda_b", "d": "pvera_lambda_d"}
+PSOFT = {
+    **{"R": "psoft_R", "beta": "psoft_R.default.vector_b", "alpha": "psoft_R.default.vector_a"},
+    **{"B": "_psoft_B_cache", "A": "_psoft_A_cache"},
+}
 ADALORA = {"B": "lora_B", "E": "lora_E", "A": "lora_A"}
 
 CASES = [
@@ -129,6 +139,73 @@ CASES = [
         for r, kind, shapes in ((5, True, SHAPES), (3, "mini", EVEN), (4, "bat", EVEN))
     ),
     Case(
+        zoo.oft(oft_block_size=4),
+        lambda: peft.OFTConfig(r=0, oft_block_size=4, **TARGET),
+        {"R": "oft_R"},
+        EVEN,
+    ),
+    Case(
+        zoo.oft(oft_block_size=4, use_cayley_neumann=False),
+        lambda: peft.OFTConfig(r=0, oft_block_size=4, use_cayley_neumann=False, **TARGET),
+        {"R": "oft_R"},
+        EVEN,
+    ),
+    *(
+        Case(
+            zoo.oft(oft_block_size=4, block_share=True, num_cayley_neumann_terms=terms),
+            lambda terms=terms: peft.OFTConfig(
+                r=0,
+                oft_block_size=4,
+                block_share=True,
+                num_cayley_neumann_terms=terms,
+                **TARGET,
+            ),
+            {"R": "oft_R"},
+            EVEN,
+        )
+        for terms in (2, 3, 4, 7)
+    ),
+    Case(
+        zoo.boft(boft_block_size=4),
+        lambda: peft.BOFTConfig(boft_block_size=4, **TARGET),
+        {"R": "boft_R", "s": "boft_s"},
+        (*EVEN, (12, 10, 2, 2)),
+    ),
+    Case(
+        zoo.hra(rank=4),
+        lambda: peft.HRAConfig(r=4, **TARGET),
+        {"u": "hra_u"},
+        (*SHAPES, (6, 5, 3, 3)),
+    ),
+    Case(zoo.hra(rank=3), lambda: peft.HRAConfig(r=3, **TARGET), {"u": "hra_u"}),
+    Case(
+        zoo.hra(rank=3, apply_GS=True),
+        lambda: peft.HRAConfig(r=3, apply_GS=True, **TARGET),
+        {"u": "hra_u"},
+    ),
+    *(
+        Case(
+            zoo.psoft(rank=4, **settings),
+            lambda settings=settings: peft.PsoftConfig(r=4, psoft_alpha=10, **settings, **TARGET),
+            PSOFT,
+            factors={"B": 10 / 4},
+        )
+        for settings in (
+            {},
+            {"psoft_orth": False, "psoft_mag_a": False},
+            {"use_cayley_neumann": True, "cayley_neumann_eps": 0.9},
+        )
+    ),
+    *(
+        Case(
+            zoo.road(variant=variant, group_size=4),
+            lambda variant=variant: peft.RoadConfig(variant=variant, group_size=4, **TARGET),
+            {"theta": "road_theta", "alpha": "road_alpha"},
+            EVEN,
+        )
+        for variant in ("road_1", "road_2", "road_4")
+    ),
+    Case(
         zoo.ia3(),
         lambda: peft.IA3Config(feedforward_modules=[], **TARGET),
         {"l": "ia3_l"},
@@ -148,6 +225,14 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _no_compiler(monkeypatch):
+    """BOFT tries to build a CUDA extension for every layer, and warns where it cannot."""
+    from peft.tuners.boft import layer
+
+    monkeypatch.setattr(layer, "get_fbd_cuda", lambda: None)
+
+
 def each_shape(cases: list[Case]) -> Any:
     pairs = [(case, shape) for case in cases for shape in case.shapes]
     return pytest.mark.parametrize(("case", "shape"), pairs, ids=str)
@@ -156,13 +241,13 @@ def each_shape(cases: list[Case]) -> Any:
 @each_shape(CASES)
 def test_outputs_and_gradients_equal_peft(case: Case, shape):
     layer = randomized(peft_layer(case.config(), shape))
-    assert_agree(case.structure, layer, tensors(layer, case.keys), **case.options)
+    assert_agree(case.structure, layer, case.tensors(layer))
 
 
 @each_shape([case for case in CASES if case.same_start])
 def test_leaves_and_starts_equal_peft(case: Case, shape):
     layer = peft_layer(case.config(), shape)
-    assert_same_leaves_and_starts(case.structure, layer, tensors(layer, case.keys))
+    assert_same_leaves_and_starts(case.structure, layer, case.tensors(layer))
 
 
 # --- what PEFT does to the base weight ----------------------------------------------------
@@ -239,3 +324,65 @@ def test_qa_lora_equals_the_variant_that_peft_has_for_quantized_layers():
             return QALoraLinearVariant.forward(layer, "default", x, plain_output)
 
         assert_agree(structure, layer, tensors(layer, LORA), forward=forward)
+
+
+# --- rotations ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factors", [2, 3])
+def test_boft_with_several_butterflies_equals_peft(monkeypatch, factors):
+    """PEFT builds them in CUDA only; the block diagonals are built in plain torch here."""
+    from peft.tuners.boft import layer as boft
+
+    class BlockDiagonal:
+        @staticmethod
+        def apply(blocks):
+            return torch.stack([torch.block_diag(*stage) for stage in blocks])
+
+    monkeypatch.setattr(boft, "get_fbd_cuda", lambda: True)
+    monkeypatch.setattr(boft, "FastBlockDiag", BlockDiagonal)
+    for shape in ((12, 16), (6, 16)):
+        config = peft.BOFTConfig(boft_block_size=2, boft_n_butterfly_factor=factors, **TARGET)
+        layer = randomized(peft_layer(config, shape))
+        layer.boft_P = layer.boft_P.double()
+        structure = zoo.boft(boft_block_size=2, boft_n_butterfly_factor=factors)
+        assert_agree(structure, layer, tensors(layer, {"R": "boft_R", "s": "boft_s"}))
+
+
+def test_coft_restrains_the_blocks_as_peft_does():
+    shape = (24, 16)
+    config = peft.OFTConfig(r=0, oft_block_size=4, coft=True, eps=0.5, **TARGET)
+    layer = randomized(peft_layer(config, shape))
+    before = layer.oft_R["default"].weight.detach().clone()
+    expected = layer(torch.eye(16, dtype=torch.float64)) - layer.get_base_layer().bias
+    assert not torch.equal(before, layer.oft_R["default"].weight)  # its forward writes the leaf
+    W = layer.get_base_layer().weight.detach()
+    expr = zoo.oft(oft_block_size=4, coft=True, eps=0.5).on(shape)
+    # Its bound is computed in float32.
+    assert_close(W + evaluate(expr, {"R": before}, base=W), expected.T, 1e-6, "W'")
+
+
+def test_peft_rotates_a_convolution_otherwise_than_it_merges_it():
+    """OFT's forward folds overlapping patches together; the merge is the rotation of W0."""
+    shape = (6, 4, 3, 3)
+    layer = randomized(peft_layer(peft.OFTConfig(r=0, oft_block_size=4, **TARGET), shape))
+    W = layer.get_base_layer().weight.detach()
+    values = {"R": tensors(layer, {"R": "oft_R"})["R"].detach()}
+    ours = W + evaluate(zoo.oft(oft_block_size=4).on(shape), values, base=W)
+    merged = W.reshape(6, -1) @ layer.get_delta_weight("default").detach().T
+    assert_close(ours.reshape(6, -1), merged, 1e-10, "the merge")
+    x = torch.randn(2, 4, 7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    wanted = torch.nn.functional.conv2d(x, ours, layer.get_base_layer().bias.detach())
+    assert (layer(x) - wanted).abs().max() > 0.1
+
+
+def test_peft_starts_orthonormalized_reflections_from_rounding_errors():
+    """Equal pairs of columns have no second direction; ours start all different."""
+    shape = (24, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        layer = peft_layer(peft.HRAConfig(r=4, apply_GS=True, **TARGET), shape)
+    u = layer.hra_u["default"].detach()
+    assert torch.equal(u[:, 0], u[:, 1])
+    first = sample(zoo.hra(rank=4, apply_GS=True).on(shape))["u"]
+    assert not (first[:, 0] == first[:, 1]).any()

@@ -13,11 +13,12 @@ from tensoradapt.algebra.snapshot import distribute_snapshots
 from tensoradapt.algebra.walk import parameters, topological
 from tensoradapt.documents import from_json, to_json
 from tensoradapt.nn.operator import Operator
+from tensoradapt.planning.rates import CPU
 from tensoradapt.run.evaluate import evaluate
 from tensoradapt.run.readings import apply, materialize
 from tensoradapt.run.sample import sample
 from tensoradapt.structure import Update
-from tests.laws import rank_is_within_bound
+from tests.laws import FREE_TRANSFORMS, MODES, programs_agree, rank_is_within_bound, site
 from tests.strategies import any_shapes, expressions
 from tests.tolerance import as_float64, assert_close, depth
 
@@ -93,6 +94,15 @@ def test_numpy_equals_torch(expr: Expr) -> None:
         got, want = read(reading, expr, tensors), read(reading, expr, values)
         assert got.dtype == torch.float64
         assert_close(got, want, np.float64, LIMIT + depth(expr), repr(expr), size)
+
+
+@examples(60)
+@given(expressions(max_depth=2, smooth=True))
+def test_every_program_equals_the_definition(expr: Expr) -> None:
+    size = size_of(expr, values_of(expr))
+    laid = site(expr, magnified=LIMIT * max(size, 1.0))
+    for mode in MODES:
+        programs_agree(laid, mode, (CPU, FREE_TRANSFORMS))
 
 
 @examples(80)

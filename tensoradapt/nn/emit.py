@@ -105,7 +105,15 @@ def elementwise(a: Tensor, function: Function) -> Tensor:
     return apply_function(xp if function.name == "softmax_top" else torch, a, function)
 
 
+def pull_back(a: Tensor, g: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """The gradient with respect to ``a`` of a function that is differentiated whole."""
+    with torch.enable_grad():
+        inner = a.detach().requires_grad_()
+        return torch.autograd.grad(function(inner), inner, g)[0]
+
+
 _NAMES: dict[str, Any] = {
+    "pull_back": pull_back,
     "diagonal_sums": diagonal_sums,
     "elementwise": elementwise,
     "norm": norm,
@@ -205,6 +213,14 @@ class _Lines:
         if function.name in ("sin", "cos", "tanh", "exp", "sigmoid", "relu", "abs"):
             return f"torch.{function.name}({v[0]})"
         return f"elementwise({v[0]}, {self._object(function)})"
+
+    def _pull_back(self, step: Step, v: list[str]) -> str:
+        operation, *settings = step.settings
+        if operation == "map":
+            function = self._object(settings[0])
+            return f"pull_back({v[0]}, {v[1]}, lambda a: elementwise(a, {function}))"
+        call = f"matrix_function(a, {settings[0]!r}, {tuple(settings[1:])})"
+        return f"pull_back({v[0]}, {v[1]}, lambda a: {call})"
 
     def _slope(self, step: Step, v: list[str]) -> str:
         return f"slope({v[0]}, {self._object(step.settings[0])})"

@@ -69,8 +69,6 @@ class Adjoint:
 
     def _is_covered(self, step: Step) -> bool:
         """Whether the step has an adjoint: not over real and complex numbers mixed."""
-        if step.operation == "map":
-            return step.settings[0].name != "softmax_top"
         if step.operation in ("multiply", "matmul", "add"):
             return len({self.writer.is_complex(k) for k in step.operands}) == 1
         return step.operation in RULES
@@ -147,6 +145,12 @@ class Adjoint:
         left, right = self.writer.shape(a), self.writer.shape(b)
         shape = tuple(m if n == 1 else n for n, m in zip(left, right, strict=True))
         return self.writer.write("multiply", (a, b), (), shape)
+
+    def pulled_back(self, step: Step, g: int) -> int:
+        """The gradient through a step that is differentiated whole, by the array library."""
+        x = step.operands[0]
+        settings = (step.operation, *step.settings)
+        return self.writer.write("pull_back", (x, g), settings, self.writer.shape(x))
 
     def applied(self, name: str, value: int) -> int:
         """An elementwise function of the table."""
@@ -283,10 +287,28 @@ def _map(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:
             return a.scaled(a.times(g, a.applied("sin", x)), Fraction(-1))
         case "exp":
             return a.times(g, k)
+        case "softmax_top":
+            return a.pulled_back(step, g)
         case _:
             shape = a.writer.shape(x)
             slope = a.writer.write("slope", (x,), (function,), shape)
             return a.times(g, slope)
+
+
+def _matrix_function(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:
+    return a.pulled_back(step, g)
+
+
+def _diagonal(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:
+    first, second = step.settings
+    shape = a.writer.shape(step.operands[0])
+    n, last = shape[first], len(shape) - 2
+    there = (*range(first), last, *range(first, last))
+    narrow = tuple(1 if axis == second else size for axis, size in enumerate(shape))
+    line = a.writer.reshape(a.writer.permute(g, there), narrow)
+    delta = a.writer.write("dense", (), ("identity", n), (n, n))
+    spread = tuple(n if axis in (first, second) else 1 for axis in range(len(shape)))
+    return a.writer.write("multiply", (line, a.writer.reshape(delta, spread)), (), shape)
 
 
 def _norm(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:
@@ -319,6 +341,8 @@ RULES: dict[str, Rule] = {
     "conj": _conj,
     "map": _map,
     "norm": _norm,
+    "matrix_function": _matrix_function,
+    "diagonal": _diagonal,
 }
 """The adjoint of each operation that has one written as steps."""
 

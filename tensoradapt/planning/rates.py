@@ -122,9 +122,9 @@ def _forward(
         return flops, flops / rates.fourier + passing, moved
     if step.operation == "map" and step.settings[0].name in TRANSCENDENTAL:
         return float(size), size * rates.transcendental + passing, moved
-    if step.operation == "matrix_function":
+    if step.operation in ("matrix_function", "pull_back"):
         n = step.shape[-1]
-        flops = 2.0 * size * n
+        flops = (2.0 if step.operation == "matrix_function" else 6.0) * size * n
         return flops, flops / rates.batched + passing, moved
     if step.operation in ("gather", "scatter"):
         return 0.0, 2 * passing, moved

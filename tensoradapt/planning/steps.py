@@ -34,6 +34,7 @@ conj                 ()                            complex conjugate
 map                  (function,)                   elementwise function
 norm                 axes                          Euclidean norm
 matrix_function      (kind, *settings)             see ``nodes.MatrixFunction``
+pull_back            (operation, *settings)        the gradient through a whole operation
 hold                 ()                            the same value without a gradient
 ===================  ============================  ===========================================
 """

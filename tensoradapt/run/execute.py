@@ -5,6 +5,7 @@ This is the plain reading of a plan; the torch layer emits the same steps as sou
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from array_api_compat import is_torch_array
 
 from ..algebra.indexing import IndexMap
-from ..errors import ShapeError, ValueMissingError
+from ..errors import ShapeError, UnsupportedError, ValueMissingError
 from ..network.form import Selection, TransformMatrix
 from ..planning.steps import Input, Program, Step
 from .arrays import Array, array_like, index_like, is_half
@@ -192,6 +193,22 @@ def _slope(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
     return slope(a.xp, v[0], step.settings[0])
 
 
+def _pull_back(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
+    """The gradient through a whole operation; only torch differentiates for us here."""
+    if not is_torch_array(v[0]):
+        raise UnsupportedError(
+            f"A backward program was run on {type(v[0]).__name__}.",
+            f"It differentiates {step.settings[0]} whole, which needs torch tensors.",
+            "Run backward programs on torch tensors.",
+        )
+    operation, *settings = step.settings
+    inner = Step(operation, (), tuple(settings), step.shape)
+    torch = sys.modules["torch"]
+    with torch.enable_grad():
+        x = v[0].detach().requires_grad_()
+        return torch.autograd.grad(KERNELS[operation](a, inner, [x]), x, v[1])[0]
+
+
 def _scatter(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
     axis, index = step.settings
     found, signs = positions(index)
@@ -279,6 +296,7 @@ KERNELS: dict[str, Kernel] = {
     "diagonal_sums": _diagonal_sums,
     "expand": _expand,
     "slope": _slope,
+    "pull_back": _pull_back,
     "scatter": _scatter,
     "slice": _slice,
     "pad": _pad,
