@@ -217,7 +217,9 @@ def sources(site: Site) -> Sources:
 
 
 def executed(program: Program, given: Sources) -> list[Any]:
-    """Run a program step by step on numpy."""
+    """Run a program step by step on numpy; on torch where it differentiates a barrier whole."""
+    if any(step.operation == "pull_back" for step in program.steps):
+        given = {key: torch.tensor(value) for key, value in given.items()}
     named = {name: v for (kind, name), v in given.items() if kind in ("leaf", "saved")}
     others = {kind: v for (kind, _), v in given.items() if kind not in ("leaf", "saved")}
     return execute_all(program, named, given["base", "base"], **others)
