@@ -161,11 +161,58 @@ def road_bias(s: Settings, v: Values, W: Array, b: Array) -> Array:
     return _road(s, v, len(W)) @ b - b
 
 
+def _positions(s: Settings, W: Array) -> list[tuple[int, int]]:
+    import torch
+
+    columns = W[0].size
+    if s["indices"] is not None:
+        return [divmod(k, columns) for k in s["indices"]]
+    generator = torch.Generator().manual_seed(s["random_loc_seed"])
+    order = torch.randperm(W.size, generator=generator)[: s["n_frequency"]]
+    return [divmod(int(k), columns) for k in order]
+
+
+def fourierft(s: Settings, v: Values, W: Array) -> Array:
+    rows, columns, new = len(W), W[0].size, 0
+    for (p, q), c in zip(_positions(s, W), v["c"], strict=True):
+        phase = np.add.outer(np.arange(rows) * p / rows, np.arange(columns) * q / columns)
+        new = new + c * np.cos(2 * np.pi * phase)
+    return (s["scaling"] * new / W.size).reshape(W.shape)
+
+
+def waveft(s: Settings, v: Values, W: Array) -> Array:
+    rows, columns = len(W), W[0].size
+    S = np.zeros((rows + rows % 2, columns + columns % 2))
+    for at, c in zip(_positions(s, W), v["c"], strict=True):
+        S[at] = c
+    if not s["use_idwt"]:
+        return s["scaling"] * S[:rows, :columns].reshape(W.shape)
+    a, b = len(S) // 2, S.shape[1] // 2
+    A, H, V, D = S[:a, :b], S[:a, b:], S[a:, :b], S[a:, b:]
+    new = np.zeros_like(S)
+    for p in (0, 1):
+        for q in (0, 1):
+            signs = (-1) ** p * H + (-1) ** q * V + (-1) ** (p + q) * D
+            new[p::2, q::2] = s["scaling"] / 2 * (A + signs)
+    return new[:rows, :columns].reshape(W.shape)
+
+
+def c3a(s: Settings, v: Values, W: Array) -> Array:
+    rows, columns, b = len(W), W[0].size, s["block_size"]
+    new = np.zeros((rows, columns))
+    for o, i in np.ndindex(rows, columns):
+        new[o, i] = v["w"][o // b, i // b, (i % b - o % b) % b] / columns
+    return new.reshape(W.shape)
+
+
 CLOSED.update(
     oft=oft,
     boft=boft,
     hra=hra,
     psoft=psoft,
     road=road,
+    fourierft=fourierft,
+    waveft=waveft,
+    c3a=c3a,
 )
 BIASES.update(road=road_bias)

@@ -6,6 +6,8 @@ from tensoradapt import zoo
 from tests.rows import (
     CONV1,
     CONV2,
+    CONVOLUTIONS,
+    MATRICES,
     PRIME,
     SQUARE,
     TALL,
@@ -92,4 +94,18 @@ ROTATIONS = [
     *rows(zoo.road(variant="road_4", group_size=6), lambda o, i: 4 * o, [TALL, CONV1], True),
 ]
 
-ROWS_3 = [*ROTATIONS]
+SPECTRAL = [
+    *rows(zoo.fourierft(n_frequency=5), lambda o, i: 5, [*MATRICES, CONV2], False, False),
+    *rows(zoo.fourierft(n_frequency=1, scaling=3, start="zeros"), lambda o, i: 1, THIN),
+    Row(zoo.fourierft(indices=(0, 7, 90), start="zeros"), PRIME, 3),
+    *rows(zoo.waveft(n_frequency=9), lambda o, i: 9, [*MATRICES, *CONVOLUTIONS]),
+    *rows(zoo.waveft(n_frequency=1, scaling=3), lambda o, i: 1, THIN),
+    Row(zoo.waveft(indices=(0, 3, 90, 55), start="normal"), PRIME, 4, False, False),
+    *rows(zoo.waveft(n_frequency=9, scaling=3, use_idwt=False), lambda o, i: 9, [WIDE, CONV1]),
+    *rows(zoo.c3a(block_size=2), lambda o, i: o * i // 2, [SQUARE, WIDE, CONV1], False, False),
+    *rows(zoo.c3a(block_size=6, start="zeros"), lambda o, i: o * i // 6, [SQUARE, CONV1]),
+    *rows(zoo.c3a(block_size=1, start="gaussian"), lambda o, i: o * i, THIN, False, False),
+    Row(zoo.c3a(block_size=12, start="kaiming_uniform"), SQUARE, 12, False, False),
+]
+
+ROWS_3 = [*ROTATIONS, *SPECTRAL]

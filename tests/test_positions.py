@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 
 from tensoradapt.algebra import indexing
 from tensoradapt.algebra.indexing import IndexMap
+from tensoradapt.errors import ShapeError
 from tensoradapt.run.positions import positions
 from tensoradapt.run.transforms import transform_matrix
 
@@ -84,3 +85,24 @@ def test_seeded_positions_are_fixed_and_distinct() -> None:
     assert choice.tolist() == permutation.tolist()[:4]
     other, _ = positions(indexing.permutation_map(10, seed=6))
     assert other.tolist() != permutation.tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 777, 2**32 - 1])
+def test_a_torch_choice_is_the_beginning_of_torch_s_permutation(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    for size, count in ((1, 1), (2, 2), (97, 97), (4096, 1000), (10**6, 50)):
+        generator = torch.Generator().manual_seed(seed)
+        expected = torch.randperm(size, generator=generator)[:count].numpy()
+        found, signs = positions(indexing.torch_choice_map(count, size, seed))
+        assert signs is None and (found == expected).all()
+
+
+def test_a_torch_choice_refuses_sizes_that_torch_draws_otherwise() -> None:
+    indexing.torch_choice_map(3, indexing.TORCH_LIMIT - 1, 0)
+    with pytest.raises(ShapeError, match="a choice into an axis of less than 214748364"):
+        indexing.torch_choice_map(3, indexing.TORCH_LIMIT, 0)
+
+
+def test_a_matrix_by_its_first_row_is_a_transposed_circulant() -> None:
+    found, _ = positions(indexing.circulant_rows_map(5))
+    assert (found == positions(indexing.circulant_map(5))[0].T).all()

@@ -26,7 +26,7 @@ class IndexMap:
     Parameters
     ----------
     kind : str
-        A name of the table ``INDEX_KINDS``, or ``"table"``, ``"permutation"``, ``"choice"``.
+        A name of the table ``INDEX_KINDS``, or of ``STORED_KINDS``.
     shape : tuple of int
         The axes that replace the source axis.
     size : int
@@ -87,7 +87,7 @@ class IndexMap:
     @property
     def is_injective(self) -> bool:
         """Whether no two results read the same source (known without looking at values)."""
-        if self.kind in ("permutation", "choice"):
+        if self.kind in ("permutation", "choice", "torch_choice"):
             return True
         if self.kind == "table":
             positions = self.settings[: prod(self.shape)]
@@ -175,9 +175,12 @@ INDEX_KINDS: dict[str, Formula] = {
 }
 """Kinds with a closed formula; settings are the integers that the formula reads."""
 
-STORED_KINDS = ("table", "permutation", "choice")
-"""An explicit table; a seeded permutation; a seeded choice without repetition."""
+STORED_KINDS = ("table", "permutation", "choice", "torch_choice")
+"""An explicit table; a seeded permutation; a seeded choice without repetition; the same choice
+as the first entries of ``torch.randperm`` under that seed, which is what PEFT draws."""
 
+TORCH_LIMIT = (2**32 - 1) // 20
+"""From this size on torch draws its permutations by another algorithm."""
 
 _RULES: dict[str, str] = {
     "circulant": "a matrix with the settings (n,), n at most the axis",
@@ -195,6 +198,7 @@ _RULES: dict[str, str] = {
     "mirror": "a vector with the settings (middle,), no end further from it than the axis is long",
     "permutation": "a vector as long as the axis with the settings (seed,), 0 ≤ seed < 2³²",
     "choice": "no larger than the axis, with the settings (seed,), 0 ≤ seed < 2³²",
+    "torch_choice": "a choice into an axis of less than 214748364",
 }
 
 
@@ -203,8 +207,9 @@ def _fits(kind: str, shape: Shape, size: int, settings: tuple[int, ...]) -> bool
     first = settings[0] if settings else 0
     if kind == "symmetric_toeplitz":
         return len(shape) == 2 and not settings and max(shape) <= size
-    if kind == "choice":
-        return prod(shape) <= size and len(settings) == 1 and 0 <= first < 2**32
+    if kind in ("choice", "torch_choice"):
+        fits = prod(shape) <= size < (TORCH_LIMIT if kind == "torch_choice" else size + 1)
+        return fits and len(settings) == 1 and 0 <= first < 2**32
     if len(shape) != (2 if "circulant" in kind or kind in ("toeplitz", "skew") else 1):
         return False
     if len(settings) != (2 if kind in ("slice", "shift", "wrap", "skew_wrap") else 1):
@@ -230,6 +235,11 @@ def _fits(kind: str, shape: Shape, size: int, settings: tuple[int, ...]) -> bool
 def circulant_map(n: int, rows: int | None = None, columns: int | None = None) -> IndexMap:
     """``(i - j) mod n``, cropped to ``rows`` × ``columns``."""
     return IndexMap("circulant", (rows or n, columns or n), n, (n,))
+
+
+def circulant_rows_map(n: int) -> IndexMap:
+    """``(j - i) mod n``: a circulant by its first row."""
+    return IndexMap("circulant_rows", (n, n), n, (n,))
 
 
 def skew_circulant_map(n: int) -> IndexMap:
@@ -265,3 +275,8 @@ def permutation_map(size: int, seed: int) -> IndexMap:
 def choice_map(count: int, size: int, seed: int) -> IndexMap:
     """``count`` different positions among ``size``, seeded."""
     return IndexMap("choice", (count,), size, (seed,))
+
+
+def torch_choice_map(count: int, size: int, seed: int) -> IndexMap:
+    """The first ``count`` entries of ``torch.randperm(size)`` under that seed on the CPU."""
+    return IndexMap("torch_choice", (count,), size, (seed,))

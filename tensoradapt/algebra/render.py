@@ -339,6 +339,7 @@ _TAKES = {
     "skew": "skew",
     "permutation": "shuffle",
     "choice": "choose",
+    "torch_choice": "choose_torch",
     "table": "take",
 }
 
@@ -347,7 +348,7 @@ _TAKES = {
 def _(expr: Take, to: Writer) -> Piece:
     index = expr.index
     name, more = _TAKES.get(index.kind, index.kind), list[str]()
-    if index.kind in ("permutation", "choice"):
+    if index.kind in ("permutation", "choice", "torch_choice"):
         more.append(f"seed {index.settings[0]}")
     elif index.kind in ("table", "slice"):
         more.append(_numbers(index.settings))

@@ -13,22 +13,18 @@ from hashlib import blake2b
 import numpy as np
 
 from ..algebra.expression import Expr, Shape
-from ..algebra.snapshot import distribute_snapshots
-from ..algebra.walk import topological
-from ..errors import ShapeError, UnsupportedError
+from ..errors import UnsupportedError
 from ..run.arrays import Array, to_numpy
 from ..structure import Structure
+from .ball_witness import lower_by_balls
 from .bound import RankBound, rank_bound
 from .failure import miss_probability, size_of
 from .family import Family, family_of, read
 from .minors import largest_minor
 from .modular import UnluckyPoint
-from .point import lower_by_balls
 from .points import Given
 from .records import RankCertificate, Witness
-
-MOST_ELEMENTS = 2**26
-MOST_PIVOTS = 8192
+from .sizes import check_size, expression_of
 
 
 def certify_rank(
@@ -91,7 +87,7 @@ def certify_rank(
     expr = expression_of(update, shape, "A certificate")
     check_size(expr)
     bound = rank_bound(expr)
-    family = family_of(expr, Given(base, bias, values or {}, frozen, seed))
+    family = family_of(expr, Given(base, bias, values or {}, frozen, seed), seed)
     if family.obstacles:
         return _by_balls(family, bound, seed, f"{', '.join(family.obstacles)} has no exact points")
     best: tuple[int, Witness | None] = (-1, None)
@@ -114,33 +110,6 @@ def certify_rank(
     return _certificate(family, bound, best[0], best[1], tried)
 
 
-def expression_of(update: Structure | Expr, shape: Shape | None, what: str) -> Expr:
-    """The expression of a structure at a shape."""
-    if isinstance(update, Expr):
-        return update
-    if shape is None:
-        raise ShapeError(
-            f"{what} of {update} was asked for without a shape.",
-            "A structure has no shape of its own.",
-            "Give the weight's shape, as in ta.certify_rank(zoo.lora(rank=8), (768, 3072)).",
-        )
-    return update.on(shape)
-
-
-def check_size(expr: Expr) -> None:
-    """Refuse what does not fit memory or time."""
-    largest = max(sub.size for sub in topological(distribute_snapshots(expr)))
-    rows = expr.shape[0] if expr.shape else 1
-    smaller = min(rows, expr.size // max(rows, 1))
-    if largest > MOST_ELEMENTS or smaller > MOST_PIVOTS:
-        raise ShapeError(
-            f"An exact rank of an expression of shape {expr.shape} was asked for.",
-            f"Its largest part has {largest} elements and its shorter side {smaller}; the limits "
-            f"are {MOST_ELEMENTS} and {MOST_PIVOTS}.",
-            "Certify a smaller instance of the same structure, or use ta.rank_bound at any size.",
-        )
-
-
 def matrix_at(family: Family, p: int, seed: int) -> np.ndarray:
     """The expression as a matrix of residues at the point of a prime and a seed."""
     point, arithmetic = family.point(p, seed)
@@ -153,7 +122,9 @@ def _certificate(
 ) -> RankCertificate:
     missed = 0.0
     if lower < bound.value:
-        fixed = frozenset(family.given.values) | ({"W0"} if family.given.base is not None else set())
+        fixed = frozenset(family.given.values) | (
+            {"W0"} if family.given.base is not None else set()
+        )
         size = size_of(family.done.expr, frozenset(fixed))
         missed = miss_probability(size, lower + 1, witness.prime) ** trials
     if lower > bound.value:
@@ -180,6 +151,8 @@ def status_of(family: Family, lower: int, upper: int) -> str:
         return "bounded"
     if family.done.free_scales:
         return "proved for free scales"
+    if family.is_piecewise:
+        return "proved on an open set"
     return "proved for generic constants" if family.constants else "proved"
 
 

@@ -38,6 +38,8 @@ class Uses:
 
     def __init__(self, expr: Expr) -> None:
         self.root = expr
+        analytic = [sub for sub in topological(expr) if _is_analytic(sub)]
+        self.sole = analytic[0] if len(analytic) == 1 else None
         self.users: dict[Expr, Counter[Expr]] = {expr: Counter()}
         for sub in topological(expr):
             self.users.setdefault(sub, Counter())
@@ -59,6 +61,8 @@ class Uses:
             match current:
                 case Parameter():
                     continue
+                case Map(_, function) if function.name in ("sin", "tanh") and self.sole == current:
+                    continue  # its values are free numbers, and so are their multiples
                 case Sum(parts) | Concatenate(parts, _):
                     below = list(parts)
                 case Einsum(operands, _, _):
@@ -96,6 +100,10 @@ class Uses:
         return True
 
 
+def _is_analytic(sub: Expr) -> bool:
+    return isinstance(sub, Map) and sub.function.facts.is_analytic
+
+
 def generic_constants(expr: Expr) -> tuple[str, ...]:
     """The irrational numbers that a certificate of the expression depends on.
 
@@ -129,4 +137,3 @@ def generic_constants(expr: Expr) -> tuple[str, ...]:
             numbers = (value,) if isinstance(exact(value), float) else ()
         found.update((f"{number:.6g}", None) for number in numbers)
     return tuple(found)
-

@@ -49,7 +49,7 @@ def pivots(matrix: np.ndarray, p: int) -> Pivots:
     Examples
     --------
     >>> pivots(np.array([[0, 2, 4], [0, 1, 2], [3, 0, 0]]), 7)
-    Pivots(rows=(2, 0), columns=(0, 1))
+    Pivots(rows=(2, 1), columns=(0, 1))
     """
     work = np.array(matrix, dtype=np.int64) % p
     order = np.arange(work.shape[0])

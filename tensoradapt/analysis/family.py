@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..algebra.expression import Expr
-from ..algebra.nodes import Base, BaseBias, Frozen, Map, MatrixFunction, Parameter
+from ..algebra.leaves import exact
+from ..algebra.nodes import (
+    AtStart,
+    Base,
+    BaseBias,
+    Frozen,
+    Leaf,
+    Map,
+    MatrixFunction,
+    Parameter,
+    Scale,
+)
 from ..algebra.snapshot import distribute_snapshots
-from ..algebra.walk import leaves, start_of, topological
-from ..errors import StructureError
+from ..algebra.walk import leaves, rewrite, start_of, topological
+from ..errors import StructureError, TensorAdaptError
 from ..run.arrays import Array
 from ..run.evaluate import evaluate
 from .constants import generic_constants
+from .exact_point import RATIONAL_FUNCTIONS, RATIONAL_MATRIX_FUNCTIONS
 from .independence import arguments, is_nested, shown_independent, tested_independent
 from .modular import UnluckyPoint
+from .pieces import is_piecewise, pieced
 from .points import SEEDED, Drawing, Given, Point, draw_point, is_free, needs_planting
 from .primes import draw_prime
+from .real_points import real_point
 from .residues import ResidueArithmetic
 from .spectral import order_needed
 from .substitution import Substituted, substitute
 from .transcendental import TRANSCENDENTAL
 
 FROZEN = ("generic", "values")
-RATIONAL_FUNCTIONS = ("polynomial", "reciprocal")
-RATIONAL_MATRIX_FUNCTIONS = ("cayley", "neumann", "householder")
+SIZES = (1.0, 1e-3, 1e3)
+"""Deviations of trained leaves at which piecewise functions are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +135,10 @@ def read(expr: Expr, point: Point, arithmetic: object) -> np.ndarray:
     return np.asarray(evaluate(expr, values, point.base, point.bias, arithmetic=arithmetic))  # type: ignore[arg-type]
 
 
-def family_of(expr: Expr, given: Given) -> Family:
+def family_of(expr: Expr, given: Given, seed: int = 0) -> Family:
     """Make an expression ready for exact points.
+
+    A piecewise function is taken on the open set around a real point that the seed chooses.
 
     Raises
     ------
@@ -130,27 +146,71 @@ def family_of(expr: Expr, given: Given) -> Family:
         If ``given.frozen`` is unknown, or a value is given of a leaf that trains.
     """
     _check_given(expr, given)
-    plain = distribute_snapshots(expr)
-    planted = needs_planting(expr, given)
-    every = [sub for sub in topological(plain) if isinstance(sub, Base | BaseBias)]
-    free = {leaf for leaf in (*leaves(plain), *every) if is_free(leaf, given, planted)}
-    done = substitute(plain, free)
+    plain = inlined(distribute_snapshots(expr), given)
+    if not is_piecewise(plain):
+        return _smooth_family(expr, plain, given)
+    found: Family | None = None
+    for size in SIZES:
+        try:
+            piece = pieced(plain, real_point(expr, given, seed, size))
+        except TensorAdaptError:
+            break
+        if piece is not None:
+            with_masks = replace(given, values={**given.values, **piece.masks})
+            found = _smooth_family(expr, piece.expr, with_masks)
+            if not found.done.free_scales:
+                return found
+    return found or _smooth_family(expr, plain, given)
 
-    def counts(leaf: Expr) -> bool:
+
+def _smooth_family(original: Expr, plain: Expr, given: Given) -> Family:
+    planted = needs_planting(original, given)
+
+    def free(leaf: Expr) -> bool:
         return is_free(leaf, given, planted)
 
+    read_leaves = [sub for sub in topological(plain) if isinstance(sub, Leaf | Base | BaseBias)]
+    done = substitute(plain, {leaf for leaf in read_leaves if free(leaf)})
     maps = arguments(done.expr)
-    obstacles = _obstacles(done)
-    constants = generic_constants(done.expr)
     return Family(
-        expr,
+        original,
         given,
         done,
-        constants,
-        obstacles,
-        not maps or shown_independent(maps, counts),
+        (*generic_constants(done.expr), *_start_constants(original)),
+        _obstacles(done),
+        not maps or shown_independent(maps, free),
         order_needed(plain),
     )
+
+
+def inlined(plain: Expr, given: Given) -> Expr:
+    """Replace frozen leaves that start as a value by that value, read at the start.
+
+    A leaf that is the norm of W0 is that norm: an exact relation, where a float would be rounded.
+    """
+    if given.frozen == "values":
+        return plain
+
+    def open_up(sub: Expr) -> Expr:
+        if not isinstance(sub, Frozen) or sub.name in given.values:
+            return sub
+        if sub.recipe.kind != "value_of" or sub.recipe.operand is None:
+            return sub
+        return distribute_snapshots(AtStart(sub.recipe.operand))
+
+    while True:
+        opened = rewrite(plain, open_up)
+        if opened == plain:
+            return plain
+        plain = opened
+
+
+def _start_constants(expr: Expr) -> tuple[str, ...]:
+    """Irrational numbers in what leaves start from."""
+    plain = set(topological(expr))
+    found = [sub for sub in topological(expr, with_starts=True) if sub not in plain]
+    scales = [sub.factor for sub in found if isinstance(sub, Scale)]
+    return tuple(f"{float(x):.6g}" for x in scales if isinstance(exact(x), float))
 
 
 def _check_given(expr: Expr, given: Given) -> None:

@@ -200,9 +200,7 @@ def shown_independent(maps: Sequence[Map], free: Free) -> bool:
 # --- certified at points -----------------------------------------------------------------
 
 
-def tested_independent(
-    maps: Sequence[Map], at: Callable[[Expr, int], np.ndarray], p: int
-) -> bool:
+def tested_independent(maps: Sequence[Map], at: Callable[[Expr, int], np.ndarray], p: int) -> bool:
     """Certify at points modulo p that the arguments are independent.
 
     Parameters
@@ -253,4 +251,3 @@ def _classes(points: np.ndarray, p: int) -> list[int]:
         key = values if leading[0] <= p // 2 else -values % p
         seen.setdefault(np.ascontiguousarray(key).tobytes(), column)
     return list(seen.values())
-

@@ -165,9 +165,7 @@ class ObjectArithmetic:
         results = [self._matrix_function(x, kind, settings) for x in flat]
         return np.stack(results).reshape(*a.shape[:-2], *results[0].shape)
 
-    def _matrix_function(
-        self, a: np.ndarray, kind: str, settings: tuple[int, ...]
-    ) -> np.ndarray:
+    def _matrix_function(self, a: np.ndarray, kind: str, settings: tuple[int, ...]) -> np.ndarray:
         if kind == "cayley":
             q = -a if settings == (-1,) else a
             return self.solve(self.constant("identity", a.shape) + q, q * self.number(-2))

@@ -7,35 +7,41 @@ relation to it without any square root; the same with ``W0 = Q R``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm, prod
 
 import numpy as np
 
-from ..algebra.expression import Expr, Shape, Start
-from ..algebra.nodes import Base, Leaf, Reshape
+from ..algebra.expression import Expr, Factor, Shape, Start
+from ..algebra.nodes import Base, Leaf, Reshape, Scale
 from ..algebra.walk import start_of, topological
 from ..errors import UnsupportedError
 from .modular import matmul, power, reciprocal
 
+Number = Callable[[Factor], int]
 SINGULAR = ("left_singular", "right_singular", "singular_values")
 TRIANGULAR = ("qr_q", "qr_r")
 
 
 def is_decomposed(start: Start) -> bool:
-    """Whether a start is a factor of W0 itself, seen as the matrix (out, rest)."""
+    """Whether a start is a factor of W0 itself, times a number, as the matrix (out, rest)."""
     return start.kind in SINGULAR + TRIANGULAR and _matrix_of(start) is not None
 
 
-def _matrix_of(start: Start) -> Shape | None:
+def _matrix_of(start: Start) -> tuple[Shape, tuple[Factor, ...]] | None:
+    """The matrix ``c W0`` that a start decomposes: its shape and the numbers in front."""
     operand: Expr | None = start.operand
     shape = None if operand is None else operand.shape
-    while isinstance(operand, Reshape):
+    numbers: list[Factor] = []
+    while isinstance(operand, Reshape | Scale):
+        if isinstance(operand, Scale):
+            numbers.append(operand.factor)
         operand = operand.operand
     if not isinstance(operand, Base) or shape is None or shape[0] != operand.shape[0]:
         return None
-    return shape[0], prod(shape[1:])
+    return ((shape[0], prod(shape[1:])), tuple(numbers)) if all(numbers) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,9 @@ class Planted:
             return self.left[:, chosen] if start.kind == "qr_q" else self.right[chosen]
         exponent = Fraction(float(start["power"])).limit_denominator(64) * self.step
         roots = self.roots[chosen]
-        scale = power(roots if exponent >= 0 else reciprocal(roots, self.p), abs(int(exponent)), self.p)
+        scale = power(
+            roots if exponent >= 0 else reciprocal(roots, self.p), abs(int(exponent)), self.p
+        )
         if start.kind == "left_singular":
             return self.left[:, chosen] * scale % self.p
         if start.kind == "right_singular":
@@ -65,45 +73,57 @@ class Planted:
         return scale
 
 
-def plant(expr: Expr, source: np.random.RandomState, p: int) -> Planted:
+def plant(expr: Expr, source: np.random.RandomState, p: int, number: Number) -> Planted:
     """Draw a W0 with the factors that the leaves of an expression are.
+
+    Parameters
+    ----------
+    expr : Expr
+        The update as it was given.
+    source : numpy.random.RandomState
+        Where the numbers come from.
+    p : int
+        The prime.
+    number : callable
+        The residue of a fraction or a float.
 
     Raises
     ------
     UnsupportedError
-        If both singular vectors and QR factors of one W0 are asked for, or a power of the
-        singular values is no simple fraction.
+        If the leaves are factors of different kinds or of different multiples of W0, or powers
+        of its singular values that are no simple fractions.
     """
     starts = [start_of(sub) for sub in topological(expr, True) if isinstance(sub, Leaf)]
     starts = [start for start in starts if is_decomposed(start)]
-    kinds = {start.kind in SINGULAR for start in starts}
-    powers = [Fraction(float(s["power"])).limit_denominator(64) for s in starts if s.kind in SINGULAR]
     given = [float(start["power"]) for start in starts if start.kind in SINGULAR]
-    if len(kinds) > 1 or [float(power) for power in powers] != given:
+    powers = [Fraction(power).limit_denominator(64) for power in given]
+    matrices = {_matrix_of(start) for start in starts}
+    singular = {start.kind in SINGULAR for start in starts}
+    if len(matrices) > 1 or len(singular) > 1 or [float(power) for power in powers] != given:
         raise UnsupportedError(
-            "The rank of an expression with singular vectors and QR factors of W0 was asked for."
-            if len(kinds) > 1
-            else f"Singular values of W0 to the powers {given} were asked for.",
-            "No rational matrix is known that has them all.",
+            "The generic rank of an expression was asked for that reads several decompositions "
+            "of W0.",
+            f"No rational W0 is known that has them all (powers of σ: {given}).",
             "Pass base=W0, so that they enter by their floats.",
         )
-    shape = _matrix_of(starts[0])
-    assert shape is not None
-    m, n = shape
+    found = matrices.pop()
+    assert found is not None
+    (m, n), numbers = found
     q = min(m, n)
 
     def draw(*size: int) -> np.ndarray:
         return source.randint(1, p, size=size, dtype=np.int64)
 
     left = reflected_columns(draw(reflections(m), m), q, p)
-    if kinds == {False}:
-        right = np.triu(draw(q, n))
-        return Planted(matmul(left, right, p), left, np.ones(q, dtype=np.int64), right, 1, p)
-    right = reflected_columns(draw(reflections(n), n), q, p).T.copy()
-    step = lcm(*(power.denominator for power in powers))
-    roots = draw(q)
-    middle = left * power(roots, step, p) % p
-    return Planted(matmul(middle, right, p), left, roots, right, step, p)
+    if singular == {False}:
+        right, roots, step = np.triu(draw(q, n)), np.ones(q, dtype=np.int64), 1
+    else:
+        right = reflected_columns(draw(reflections(n), n), q, p).T.copy()
+        roots, step = draw(q), lcm(*(power.denominator for power in powers))
+    matrix = matmul(left * power(roots, step, p) % p, right, p)
+    for factor in numbers:
+        matrix = matrix * pow(number(factor), -1, p) % p
+    return Planted(matrix, left, roots, right, step, p)
 
 
 def reflections(n: int) -> int:

@@ -21,7 +21,6 @@ from ..algebra.walk import leaves, start_of, topological
 from ..errors import UnsupportedError, ValueMissingError
 from ..run.arrays import Array
 from ..run.draw import stream
-from ..run.evaluate import evaluate
 from ..run.sample import sample
 from .modular import reciprocal
 from .planted import Planted, is_decomposed, plant, reflected_columns, reflections
@@ -85,15 +84,21 @@ def fixed_number(start: Start) -> float | None:
 
 def is_free(leaf: Expr, given: Given, planted: bool) -> bool:
     """Whether the entries of a leaf are free numbers."""
-    if isinstance(leaf, Parameter) or getattr(leaf, "name", "").startswith(OWN):
+    if isinstance(leaf, Parameter):
         return True
     if isinstance(leaf, Base):
         return given.base is None and not planted
     if isinstance(leaf, BaseBias):
         return given.bias is None
-    if not isinstance(leaf, Frozen) or leaf.name in given.values or given.frozen == "values":
+    if not isinstance(leaf, Frozen) or leaf.name in given.values:
         return False
-    return leaf.recipe.kind in SEEDED and fixed_number(leaf.recipe) is None
+    if leaf.name.startswith(OWN):
+        return True
+    return (
+        given.frozen == "generic"
+        and leaf.recipe.kind in SEEDED
+        and fixed_number(leaf.recipe) is None
+    )
 
 
 @dataclass(slots=True)
@@ -182,22 +187,12 @@ class Drawing:
         return np.repeat(self.free(name, (shape[0], shape[1] // 2, *shape[2:])), 2, axis=1)
 
     def derived(self, leaf: Leaf, name: str, start: Start) -> np.ndarray:
-        """What is computed from other leaves: by relation, by the planted W0, or by floats."""
+        """What is computed from W0: as a factor of a planted one, or by floats."""
         assert start.operand is not None
-        if start.kind == "value_of" and self.given.base is None:
-            inner = {sub.name: self.begun(sub) for sub in leaves(start.operand)}
-            return evaluate(
-                start.operand, inner, self.base(), self.bias(), arithmetic=self.arithmetic
-            )
         if self.given.base is None and is_decomposed(start):
             return self.decomposition().factor(start)
         self.refuse_seeded(leaf, start)
         return residues_of(self.floats(leaf), self.p, f"the leaf {name!r}")
-
-    def begun(self, leaf: Leaf) -> np.ndarray:
-        """The value at the start of a leaf that another leaf starts from."""
-        own = leaf.name if isinstance(leaf, Frozen) else leaf.name + SUFFIX
-        return self.started(leaf, own)
 
     def refuse_seeded(self, leaf: Leaf, start: Start) -> None:
         """A float of generic numbers is nothing: only W0 may stand behind it."""
@@ -227,7 +222,9 @@ class Drawing:
     def decomposition(self) -> Planted:
         """W0 with its factors, drawn once."""
         if self.planted is None:
-            self.planted = plant(self.original, self.source("W0 with factors"), self.p)
+            self.planted = plant(
+                self.original, self.source("W0 with factors"), self.p, self.arithmetic.number
+            )
         return self.planted
 
     def base(self) -> np.ndarray | None:

@@ -15,22 +15,16 @@ from ..algebra.expression import Expr, Shape
 from ..errors import TensorAdaptError
 from ..run.arrays import Array
 from ..structure import Structure
+from .ball_witness import minor_by_balls
 from .bound import rank_bound
-from .certificate import (
-    check_size,
-    expression_of,
-    fingerprint,
-    matrix_at,
-    point_status,
-    status_of,
-)
+from .certificate import fingerprint, matrix_at, point_status, status_of
 from .family import Family, family_of
 from .minors import is_regular
 from .modular import UnluckyPoint
-from .point import minor_by_balls
 from .points import Given
 from .primes import LARGEST, is_prime
 from .records import RankCertificate
+from .sizes import check_size, expression_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +101,7 @@ def _objection(certificate: RankCertificate, expr: Expr, given: Given) -> str:
     if bound > certificate.upper:
         return f"The structure bounds the rank by {bound}, not by {certificate.upper}."
     given = Given(given.base, given.bias, given.values, given.frozen, witness.seed)
-    family = family_of(expr, given)
+    family = family_of(expr, given, witness.seed)
     if not set(family.assumptions) <= set(certificate.assumptions):
         return "An assumption of the proof is not written in the certificate."
     regular = _is_regular(family, certificate)

@@ -89,7 +89,8 @@ def _simplified(term: Term) -> Network:
                 continue
         kept.append(factor)
     used = {i for f in kept for i in f.indices} | inside
-    return canonical(kept, term.output, {i: term.sizes[i] for i in used}, scaled.scale)
+    fused, output, sizes = _fused(kept, term.output, {i: term.sizes[i] for i in used})
+    return canonical(fused, output, sizes, scaled.scale)
 
 
 def _split_ones(
@@ -102,3 +103,48 @@ def _split_ones(
             seen.add(index)
             parts.append(Factor(Ones(term.sizes[index]), ((index,),)))
     return parts
+
+
+def _fused(
+    factors: list[Factor], output: Axes, sizes: dict[int, int]
+) -> tuple[list[Factor], Axes, dict[int, int]]:
+    """Make one index of two that stand side by side wherever either of them stands.
+
+    Without this a reshape there and back would leave its split behind, and equal expressions
+    would have different forms.
+    """
+    while (pair := _inseparable(factors, output)) is not None:
+        first, second = pair
+        merged = sizes[first] * sizes.pop(second)
+        sizes[first] = merged
+
+        def drop(axes: Axes, gone: int = second) -> Axes:
+            return tuple(tuple(i for i in group if i != gone) for group in axes)
+
+        ones = [f for f in factors if isinstance(f.source, Ones) and f.axes == ((first,),)]
+        alone = (((first,),), ((second,),))
+        factors = [f for f in factors if not (isinstance(f.source, Ones) and f.axes in alone)]
+        factors = [Factor(f.source, drop(f.axes), f.held) for f in factors]
+        factors += [Factor(Ones(merged), f.axes) for f in ones]
+        output = drop(output)
+    return factors, output, sizes
+
+
+def _inseparable(factors: list[Factor], output: Axes) -> tuple[int, int] | None:
+    """Two indices of which the second follows the first wherever either stands."""
+    before: dict[int, set[int | None]] = {}
+    after: dict[int, set[int | None]] = {}
+    ones = {f.axes[0][0] for f in factors if isinstance(f.source, Ones)}
+    axes = [output, *(f.axes for f in factors if not isinstance(f.source, Ones))]
+    for group in (group for one in axes for group in one):
+        for left, right in zip((None, *group), (*group, None), strict=True):
+            if left is not None:
+                after.setdefault(left, set()).add(right)
+            if right is not None:
+                before.setdefault(right, set()).add(left)
+    for first, followers in after.items():
+        second = next(iter(followers)) if len(followers) == 1 else None
+        if second is not None and second != first and before[second] == {first}:
+            if (first in ones) == (second in ones):
+                return first, second
+    return None

@@ -120,6 +120,7 @@ def _document(
         "dropout": recipe.dropout,
         "dtype": recipe.dtype,
         "also_train": list(recipe.also_train),
+        "origin": recipe.origin,
         "updates": [
             {
                 part: None if expr is None else to_data(expr)

@@ -117,6 +117,7 @@ _NAMES: dict[str, Any] = {
     "diagonal_sums": diagonal_sums,
     "elementwise": elementwise,
     "norm": norm,
+    "rfft": lambda a, n, axis: torch.fft.rfft(a.float() if a.itemsize < 4 else a, n, axis),
     "slope": lambda a, f: slope(torch, a, f),
     "matrix_function": lambda a, kind, settings: apply_matrix_function(xp, a, kind, settings),
 }
@@ -170,6 +171,12 @@ class _Lines:
             return _IN_PLACE[step.operation](step, v)
         write = getattr(self, f"_{step.operation}", None)
         return write(step, v) if write is not None else _PLAIN[step.operation](step, v)
+
+    def _matmul(self, step: Step, v: list[str]) -> str:
+        if not step.settings:
+            return f"torch.{'mm' if len(step.shape) == 2 else 'bmm'}({v[0]}, {v[1]})"
+        nothing = self._constant("ones", (1,))
+        return f"torch.addmm({nothing}, {v[0]}, {v[1]}, beta=0{_alpha(step)})"
 
     def _dense(self, step: Step, v: list[str]) -> str:
         return self._constant("dense", step.settings)
@@ -283,10 +290,6 @@ def _sum(step: Step, v: list[str]) -> str:
     return f"torch.sum({v[0]}, {step.settings})"
 
 
-def _matmul(step: Step, v: list[str]) -> str:
-    return f"torch.{'mm' if len(step.shape) == 2 else 'bmm'}({v[0]}, {v[1]})"
-
-
 def _alpha(step: Step) -> str:
     return "" if step.settings[0] == 1 else f", alpha={float(step.settings[0])!r}"
 
@@ -343,7 +346,6 @@ _PLAIN: dict[str, Callable[[Step, list[str]], str]] = {
     "diagonal": _diagonal,
     "sum": _sum,
     "multiply": lambda s, v: f"{v[0]} * {v[1]}",
-    "matmul": _matmul,
     "add": lambda s, v: f"torch.add({v[0]}, {v[1]}{_alpha(s)})",
     "addmm": lambda s, v: f"torch.addmm({v[0]}, {v[1]}, {v[2]}{_alpha(s)})",
     "linear": lambda s, v: f"F.linear({', '.join(v)})",

@@ -39,6 +39,8 @@ class Recipe:
     dropout: float
     dtype: str | None
     also_train: tuple[str, ...]
+    origin: Any = None
+    """What a foreign file said of itself, so that it can be written again field for field."""
 
 
 @dataclass(slots=True)

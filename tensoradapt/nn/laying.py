@@ -112,7 +112,7 @@ def lay(
         texts = [str(one) for one in chosen]
         updates = _one_by_one(chosen, sites)
     kept = [
-        _fitting(text, update, site)
+        fitting(text, update, site)
         for text, update, site in zip(texts, updates, sites, strict=True)
     ]
     operators: dict[object, Operator] = {}
@@ -171,7 +171,7 @@ def _changed(structure: Structure, changes: Mapping[str, object] | None, site: S
         raise error.at(f"'{site.path}'") from None
 
 
-def _fitting(text: str, update: Update, site: Site) -> Update:
+def fitting(text: str, update: Update, site: Site) -> Update:
     """The update without what the site lacks, or a refusal."""
     module = original(site)
     if bias_of(module) is None:

@@ -29,6 +29,7 @@ from .fields import Fields
 from .installing import Recipe, install, record_of, whole
 from .layer import Adapted, adapted_modules, bias_of, matrix_shape, weight_of
 from .laying import Laid, check_shared, operator_of, original, parts_of, refuse_meta
+from .readers import reader_of
 from .sites import Site, candidates, reason_against, refuse_tied, sites_at
 
 MAX_GROWTH = 256
@@ -48,7 +49,9 @@ def load(
         A model with layers at the stored paths. If it has an adapter of that name already, with
         the same expressions at the same paths, that adapter gets the stored values.
     folder : str or Path
-        What ``save`` wrote. Its method need not be registered: the expressions are in the file.
+        What ``save`` wrote; its method need not be registered, as the expressions are in the
+        file. Or a checkpoint of another library for which a reader is installed: a folder of
+        PEFT, a file of LyCORIS.
     name : str, optional
         The adapter's name in this model; the stored one by default.
     strict : bool
@@ -73,6 +76,9 @@ def load(
     Everything is checked first; if anything is refused the model is as it was.
     """
     model, folder = whole(model), Path(folder)
+    foreign = reader_of(folder)
+    if foreign is not None:
+        return foreign.load(model, folder, name)
     document, tensors = read(folder)
     fields = Fields(folder, document)
     recipe = _recipe(fields)
@@ -83,14 +89,14 @@ def load(
     heads = _heads(model, fields, recipe, tensors)
     if tensors:
         raise damaged(folder, f"Its tensor '{min(tensors)}' belongs to no leaf")
-    _commit(model, folder, laid, shared, title, recipe)
+    commit(model, folder, laid, shared, title, recipe)
     with torch.no_grad():
         for target, value in heads:
             target.copy_(value)
     return model
 
 
-def _commit(
+def commit(
     model: nn.Module,
     folder: Path,
     laid: list[Laid],
@@ -98,6 +104,7 @@ def _commit(
     name: str,
     recipe: Recipe,
 ) -> None:
+    """Install what was read and checked, or give its values to the adapter of that name."""
     record = record_of(model)
     if record is not None and name in record.recipes:
         _refill(model, folder, laid, shared, name)
@@ -151,6 +158,7 @@ def _recipe(fields: Fields) -> Recipe:
         dropout,
         dtype,
         tuple(also_train),
+        fields.get("origin", dict, type(None)) if "origin" in fields.data else None,
     )
 
 

@@ -89,7 +89,8 @@ class Adjoint:
         shape = writer.shape(first)
         step = writer.value(second)
         if self._is_product(second) and isinstance(step, Step) and not step.is_complex:
-            return writer.write("addmm", (first, *step.operands), (Fraction(1),), shape)
+            scale = step.settings or (Fraction(1),)
+            return writer.write("addmm", (first, *step.operands), scale, shape)
         return writer.write("add", (first, second), (Fraction(1),), shape)
 
     def _is_product(self, value: int) -> bool:
@@ -98,21 +99,19 @@ class Adjoint:
 
     # --- words the rules are written in --------------------------------------------------
 
+    def flipped(self, value: int) -> int:
+        """The value with its last two axes exchanged, as a view."""
+        last = len(self.writer.shape(value)) - 1
+        return self.writer.permute(value, (*range(last - 1), last, last - 1))
+
     def transposed(self, value: int) -> int:
-        """The value with its last two axes exchanged; of a product, the product of transposes."""
-        writer = self.writer
-        step = writer.value(value)
-        shape = writer.shape(value)
-        if self._is_product(value) and isinstance(step, Step):
-            a, b = step.operands
-            operands = (self.transposed(b), self.transposed(a))
-            return writer.write("matmul", operands, (), (shape[1], shape[0]))
-        if isinstance(step, Step) and step.operation == "permute" and step.settings == (1, 0):
-            return step.operands[0]
-        if isinstance(step, Step) and step.operation == "scale" and len(shape) == 2:
-            return self.scaled(self.transposed(step.operands[0]), step.settings[0])
-        last = len(shape) - 1
-        return writer.permute(value, (*range(last - 1), last, last - 1))
+        """The same of a gradient; of a product, the product of transposes, so it is contiguous."""
+        step = self.writer.value(value)
+        if not (self._is_product(value) and isinstance(step, Step)):
+            return self.flipped(value)
+        rows, columns = step.shape
+        operands = (self.flipped(step.operands[1]), self.flipped(step.operands[0]))
+        return self.writer.write("matmul", operands, step.settings, (columns, rows))
 
     def conjugate(self, value: int) -> int:
         """The complex conjugate; a real value is its own."""
@@ -129,7 +128,11 @@ class Adjoint:
         """A number times a value."""
         if factor == 1:
             return value
-        return self.writer.write("scale", (value,), (factor,), self.writer.shape(value))
+        step = self.writer.value(value)
+        shape = self.writer.shape(value)
+        if self._is_product(value) and isinstance(step, Step) and not step.settings:
+            return self.writer.write("matmul", step.operands, (factor,), shape)
+        return self.writer.write("scale", (value,), (factor,), shape)
 
     def reduced(self, value: int, shape: Shape) -> int:
         """Summed over the axes that a shape has only once."""
@@ -188,16 +191,17 @@ def _multiply(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:
 
 def _matmul(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:
     left, right = step.operands
+    factor = step.settings[0] if step.settings else 1
     if position == 0:
-        return a.product(g, a.transposed(a.conjugate(right)))
-    return a.product(a.transposed(a.conjugate(left)), g)
+        return a.scaled(a.product(g, a.flipped(a.conjugate(right))), factor)
+    return a.scaled(a.product(a.flipped(a.conjugate(left)), g), factor)
 
 
 def _linear(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:
     if position == 0:
         return a.product(g, step.operands[1])
     if position == 1:
-        return a.product(a.transposed(g), step.operands[0])
+        return a.product(a.flipped(g), step.operands[0])
     return a.writer.write("sum", (g,), (0,), a.writer.shape(step.operands[2]))
 
 
@@ -211,8 +215,8 @@ def _addmm(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:
         return g
     _, left, right = step.operands
     if position == 1:
-        return a.scaled(a.product(g, a.transposed(right)), step.settings[0])
-    return a.scaled(a.product(a.transposed(left), g), step.settings[0])
+        return a.scaled(a.product(g, a.flipped(right)), step.settings[0])
+    return a.scaled(a.product(a.flipped(left), g), step.settings[0])
 
 
 def _scale(a: Adjoint, step: Step, k: int, position: int, g: int) -> int:

@@ -51,7 +51,7 @@ class Rates:
     overhead: float
 
 
-CPU = Rates("cpu", 1.9e11, 16.0, 4e10, 2e10, 7e-10, 8e9, 5e-6)
+CPU = Rates("cpu", 1.9e11, 16.0, 4e10, 2e10, 7e-10, 8e9, 2.5e-6)
 GPU = Rates("hopper", 5e13, 64.0, 2e13, 3e12, 5e-12, 2e12, 4e-6)
 
 

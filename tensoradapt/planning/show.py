@@ -80,7 +80,8 @@ def describe(program: Program, step: Step) -> str:
     operands = [value_name(program, k) for k in step.operands]
     match step.operation:
         case "matmul":
-            return " @ ".join(operands)
+            scale = _number(step.settings[0]) if step.settings else ""
+            return scale + " @ ".join(operands)
         case "multiply":
             return " * ".join(operands)
         case "addmm":

@@ -12,7 +12,7 @@ permute              axes                          axes in another order
 diagonal             (first, second)               the diagonal of two axes, put last
 sum                  axes                          summed over them
 multiply             ()                            elementwise, axes of size one stretch
-matmul               ()                            the product of matrices, or of stacks of them
+matmul               () or (alpha,)                (alpha times) the product of matrices, or stacks
 add                  (alpha,)                      first + alpha · second
 addmm                (alpha,)                      first + alpha · second @ third
 linear               ()                            x Wᵀ (+ b)
@@ -189,7 +189,10 @@ class Writer:
         """Put the axes of value k in another order."""
         if axes == tuple(range(len(axes))):
             return k
-        shape = self.shape(k)
+        value = self.value(k)
+        if isinstance(value, Step) and value.operation == "permute":
+            return self.permute(value.operands[0], tuple(value.settings[a] for a in axes))
+        shape = value.shape
         return self.write("permute", (k,), axes, tuple(shape[a] for a in axes))
 
     def reach(self, *results: int) -> set[int]:

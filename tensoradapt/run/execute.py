@@ -123,7 +123,8 @@ def _diagonal(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
 
 
 def _matmul(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:
-    return a.xp.matmul(v[0], v[1])
+    product = a.xp.matmul(v[0], v[1])
+    return float(step.settings[0]) * product if step.settings else product
 
 
 def _linear(a: FloatArithmetic, step: Step, v: list[Array]) -> Array:

@@ -95,7 +95,17 @@ class FloatArithmetic:
         if is_numpy_array(arrays[0]) and len(arrays) > 2:
             # Plain numpy.einsum loops over all indices of all operands at once.
             return contract(text, *arrays, optimize="greedy")
+        if len(arrays) > 2:
+            return self._fold(inputs, output, arrays)
         return contract(text, *arrays)
+
+    def _fold(self, inputs: list[list[str]], output: list[str], arrays: list[Array]) -> Array:
+        """Two operands at a time, from the left: a library's own order may be far larger."""
+        first, second, *rest = inputs
+        needed = {n for axes in (*rest, output) for n in axes}
+        kept = [n for n in dict.fromkeys((*first, *second)) if n in needed]
+        pair = self._contract([first, second], kept, arrays[:2])
+        return self._contract([kept, *rest], output, [pair, *arrays[2:]])
 
     def add(self, terms: Sequence[Array]) -> Array:
         """The sum of one or more arrays of equal shape, from the left."""

@@ -25,7 +25,8 @@ def positions(index: IndexMap) -> Written:
     ----------
     index : IndexMap
         The map; ``permutation`` and ``choice`` are the (first) entries of a permutation drawn
-        by ``numpy.random.RandomState(seed mod 2³²)``.
+        by ``numpy.random.RandomState(seed mod 2³²)``, ``torch_choice`` those of
+        ``torch.randperm`` with a generator of that seed on the CPU.
 
     Returns
     -------
@@ -69,8 +70,26 @@ def _written(index: IndexMap) -> Written:
         table = np.asarray(index.settings, dtype=np.int64)
         signs = table[count:].reshape(index.shape) if len(table) > count else None
         return table[:count].reshape(index.shape), signs
+    if index.kind == "torch_choice":
+        return _torch_choice(prod(index.shape), index.size, index.settings[0]), None
     order = np.random.RandomState(index.settings[0] % 2**32).permutation(index.size)
     return order[: prod(index.shape)].reshape(index.shape), None
+
+
+def _torch_choice(count: int, size: int, seed: int) -> np.ndarray:
+    """The first steps of torch's shuffle: entry i is swapped with entry i + random mod (n - i).
+
+    Torch and numpy seed and run the same generator (mt19937), so torch is not needed; what is
+    behind the first entries is never formed.
+    """
+    draws = np.random.RandomState(seed).randint(0, 2**32, size=count, dtype=np.uint32)
+    moved: dict[int, int] = {}
+    found = np.empty(count, dtype=np.int64)
+    for i in range(count):
+        j = i + int(draws[i]) % (size - i)
+        found[i] = moved.get(j, j)
+        moved[j] = moved.get(i, i)
+    return found
 
 
 def _fixed(a: np.ndarray, dtype: type) -> np.ndarray:

@@ -13,6 +13,7 @@ from .masked import adalora, dora_dynamic, dylora, lora_squared, tlora
 from .nonlinear import sine_lora
 from .projected import lora_mini, pvera, qa_lora, randlora
 from .rotations import boft, hra, oft, psoft, road
+from .spectral import c3a, fourierft, waveft
 from .structured import circulant, ldr, symmetric_toeplitz, toeplitz
 from .tensors import cp, tt_lora, tucker
 
@@ -22,6 +23,7 @@ __all__ = [
     "bd_lora",
     "boft",
     "btt",
+    "c3a",
     "circulant",
     "cp",
     "delora",
@@ -29,6 +31,7 @@ __all__ = [
     "dora_dynamic",
     "dvora",
     "dylora",
+    "fourierft",
     "gralora",
     "hadamard_adapter",
     "hira",
@@ -61,4 +64,5 @@ __all__ = [
     "tt_lora",
     "tucker",
     "vera",
+    "waveft",
 ]

@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Any
 
 from ..algebra.expression import Expr, Factor
+from ..algebra.indexing import IndexMap
 from ..algebra.leaves import scaling
 from ..algebra.nodes import Base
 from ..errors import StructureError
@@ -92,6 +93,28 @@ def check_parts(method: str, name: str, parts: int, sizes: dict[str, int]) -> No
 def _divisors(size: int) -> str:
     primes = factored(size)
     return f"{size} = {primes}" if "·" in primes else f"{size} has no divisor but itself and 1"
+
+
+def check_seed(method: str, name: str, seed: object) -> None:
+    """Refuse a seed that is no integer from 0 to 2³² - 1."""
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise StructureError(
+            f"{name}={seed!r} was asked for.",
+            "A seed is an integer from 0 to 2³² - 1.",
+            f"Use {method}({name}=777).",
+        )
+
+
+def given_positions(method: str, given: tuple[int, ...], size: int) -> IndexMap:
+    """Flat positions of a matrix of ``size`` entries as the user gave them, all different."""
+    fits = isinstance(given, tuple) and given and len(set(given)) == len(given)
+    if not fits or any(type(p) is not int or not 0 <= p < size for p in given):
+        raise StructureError(
+            "A list of positions was asked for in indices.",
+            f"They must be different integers from 0 to {size - 1}, row by row of the matrix.",
+            f"Use {method}(indices=(0, 1, 2)), for instance.",
+        )
+    return IndexMap("table", (len(given),), size, given)
 
 
 def scale(method: str, alpha: Any, rank: int = 1, root: bool = False) -> Factor:
