@@ -89,7 +89,8 @@ def chosen_minor(
 
 
 def _leading(matrix: np.ndarray, size: int) -> list[int]:
-    order: Any = scipy.linalg.qr(matrix, mode="r", pivoting=True)[1]
+    made: Any = scipy.linalg.qr(matrix, mode="r", pivoting=True)
+    order = made[1]
     return sorted(int(k) for k in order[:size])
 
 

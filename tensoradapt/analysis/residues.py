@@ -240,7 +240,7 @@ def _householder(u: np.ndarray, p: int) -> np.ndarray:
     for j in range(u.shape[-1]):
         column = u[..., :, j : j + 1]
         inverted = reciprocal((column * column % p).sum(axis=-2, keepdims=True) % p, p)
-        moved = (matmul(result, column, p) + column) * (2 * inverted % p) % p
+        moved = (matmul(result, column, p) + column) % p * (2 * inverted % p) % p
         result = (result - moved * np.swapaxes(column, -1, -2)) % p
     return result
 

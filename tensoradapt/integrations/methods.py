@@ -1,4 +1,4 @@
-"""What a foreign method is to us: its keys beside our leaves, its configuration beside our settings.
+"""What a foreign method is to us: its keys and our leaves, its configuration and our settings.
 
 A ``Method`` is one row of a table. Reading and writing are written once, in ``peft``, for all.
 """
@@ -139,7 +139,7 @@ class Method:
     read : callable
         The structure at one layer from ``(config, place)``.
     write : callable
-        The configuration's fields from our settings, all of them; None if PEFT has no such case.
+        The configuration's fields from ``(settings, path)``; None if PEFT has no such case.
     fields : frozenset of str
         The fields that ``read`` knows, or that say how training goes only.
     when : callable
@@ -160,7 +160,7 @@ class Method:
     zoo: str
     keys: Mapping[str, str]
     read: Callable[[Config, Place], Structure]
-    write: Callable[[Mapping[str, Any]], dict[str, Any] | None]
+    write: Callable[[Mapping[str, Any], str], dict[str, Any] | None]
     fields: frozenset[str]
     when: Callable[[Config], bool] = lambda config: True
     shapes: Mapping[str, Reshape] = field(default_factory=dict)

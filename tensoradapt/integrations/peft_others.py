@@ -43,7 +43,7 @@ def _oft(config: Config, place: Place) -> Structure:
     )
 
 
-def _oft_fields(settings: Settings) -> dict[str, Any] | None:
+def _oft_fields(settings: Settings, path: str) -> dict[str, Any] | None:
     ours = (settings["side"], settings["stored"], settings["constraint"], settings["rescaled"])
     if ours != ("input", "triangle", None, False):
         return None
@@ -58,7 +58,7 @@ def _boft(config: Config, place: Place) -> Structure:
     return zoo.boft(boft_block_size=size, boft_n_butterfly_factor=factors)
 
 
-def _boft_fields(settings: Settings) -> dict[str, Any] | None:
+def _boft_fields(settings: Settings, path: str) -> dict[str, Any] | None:
     ours = (settings["convention"], settings["rescaled"], settings["constraint"])
     if ours != ("peft", True, None):
         return None
@@ -101,7 +101,7 @@ def _psoft_factors(config: Config, place: Place, weight: Tensor) -> dict[str, Te
     return {"B": U[:, :rank] * S[:rank], "A": V[:rank].contiguous()}
 
 
-def _road_fields(settings: Settings) -> dict[str, Any]:
+def _road_fields(settings: Settings, path: str) -> dict[str, Any]:
     return {"variant": settings["variant"], "group_size": settings["group_size"]}
 
 
@@ -131,7 +131,7 @@ ROTATIONS = [
         lambda config, place: zoo.hra(
             rank=config.integer("r", 8), apply_GS=config.flag("apply_GS")
         ),
-        lambda settings: {"r": settings["rank"], "apply_GS": settings["apply_GS"]},
+        lambda settings, path: {"r": settings["rank"], "apply_GS": settings["apply_GS"]},
         fields("r apply_GS init_weights"),
     ),
     Method(
@@ -139,8 +139,9 @@ ROTATIONS = [
         "psoft",
         {"R": "psoft_R.weight", "beta": "psoft_R.vector_b", "alpha": "psoft_R.vector_a"},
         _psoft,
-        lambda settings: None,
-        PSOFT_NAMES | fields("r psoft_alpha psoft_dropout psoft_svd psoft_svd_lowrank_niter")
+        lambda settings, path: None,
+        PSOFT_NAMES
+        | fields("r psoft_alpha psoft_dropout psoft_svd psoft_svd_lowrank_niter")
         | fields("ab_svd_init random_seed init_weights"),
         derive=_psoft_factors,
     ),
@@ -176,7 +177,7 @@ def _ia3_shape(shape: Shape, place: Place) -> Shape:
     return (1, *shape) if as_row else (*shape, 1)
 
 
-def _delora_fields(settings: Settings) -> dict[str, Any]:
+def _delora_fields(settings: Settings, path: str) -> dict[str, Any]:
     return {"r": settings["rank"], "delora_lambda": settings["delora_lambda"]}
 
 
@@ -186,9 +187,11 @@ DIAGONALS = [
         "ia3",
         {"l": "ia3_l"},
         lambda config, place: zoo.ia3(is_feedforward=_is_feedforward(config, place)),
-        lambda settings: {"feedforward_modules": []}
-        if settings["parametrization"] == "multiplier" and not settings["is_feedforward"]
-        else None,
+        lambda settings, path: (
+            {"feedforward_modules": [path] if settings["is_feedforward"] else []}
+            if settings["parametrization"] == "multiplier"
+            else None
+        ),
         fields("feedforward_modules init_ia3_weights"),
         shapes={"l": _ia3_shape},
     ),
@@ -219,7 +222,7 @@ def _miss(config: Config, place: Place) -> Structure:
     )
 
 
-def _miss_fields(settings: Settings) -> dict[str, Any]:
+def _miss_fields(settings: Settings, path: str) -> dict[str, Any]:
     kind = True if settings["variant"] == "miss" else settings["variant"]
     return {"r": settings["rank"], "init_weights": kind, "mini_r": settings["mini_r"]}
 
@@ -233,7 +236,7 @@ def _gralora(config: Config, place: Place) -> Structure:
     )
 
 
-def _gralora_fields(settings: Settings) -> dict[str, Any]:
+def _gralora_fields(settings: Settings, path: str) -> dict[str, Any]:
     rank = settings["rank"] + settings["hybrid_r"]
     alpha = alpha_of(dict(settings) | {"rank": rank})
     names = ("gralora_k", "hybrid_r")
@@ -274,14 +277,16 @@ def _frequencies(config: Config, place: Place, scaling: float, count: int) -> di
     }
 
 
-def _frequency_fields(settings: Settings) -> dict[str, Any] | None:
+def _frequency_fields(settings: Settings, path: str) -> dict[str, Any] | None:
     names = ("n_frequency", "scaling", "random_loc_seed")
     return None if settings["indices"] is not None else {name: settings[name] for name in names}
 
 
 def _waveft(config: Config, place: Place) -> Structure:
     if config.flag("proportional_parameters"):
-        raise refused(config.folder, "Its n_frequency grows with the layer (proportional_parameters)")
+        raise refused(
+            config.folder, "Its n_frequency grows with the layer (proportional_parameters)"
+        )
     return zoo.waveft(
         **_frequencies(config, place, 25.0, 2592),
         wavelet_family=config.text("wavelet_family", "db1"),
@@ -289,15 +294,13 @@ def _waveft(config: Config, place: Place) -> Structure:
     )
 
 
-def _waveft_fields(settings: Settings) -> dict[str, Any] | None:
-    found = _frequency_fields(settings)
+def _waveft_fields(settings: Settings, path: str) -> dict[str, Any] | None:
+    found = _frequency_fields(settings, path)
     names = ("wavelet_family", "use_idwt")
     return None if found is None else found | {name: settings[name] for name in names}
 
 
-FREQUENCY_FIELDS = fields(
-    "n_frequency scaling random_loc_seed n_frequency_pattern init_weights"
-)
+FREQUENCY_FIELDS = fields("n_frequency scaling random_loc_seed n_frequency_pattern init_weights")
 FREQUENCY_PATTERNS: Mapping[str, str] = {"n_frequency": "n_frequency_pattern"}
 
 TRANSFORMS = [
@@ -326,7 +329,7 @@ TRANSFORMS = [
         lambda config, place: zoo.c3a(
             block_size=config.at("block_size", "block_size_pattern", 256, place.path)
         ),
-        lambda settings: {"block_size": settings["block_size"]},
+        lambda settings, path: {"block_size": settings["block_size"]},
         fields("block_size block_size_pattern init_weights"),
         per_layer={"block_size": "block_size_pattern"},
     ),

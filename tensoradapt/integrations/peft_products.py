@@ -1,4 +1,4 @@
-"""PEFT's products of factors, row by row: LoRA and its variants, LoHa, LoKr, HiRA, AdaLoRA, VeRA."""
+"""PEFT's products of factors, row by row: LoRA and its variants, LoHa, LoKr, AdaLoRA, VeRA."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _lora(config: Config, place: Place) -> Structure:
     )
 
 
-def _lora_fields(settings: Settings) -> dict[str, Any] | None:
+def _lora_fields(settings: Settings, path: str) -> dict[str, Any] | None:
     start = settings["start"]
     if settings["use_effective_conv2d"] or start == "given":
         return None
@@ -65,11 +65,11 @@ def alpha_of(settings: Settings) -> float:
     return int(alpha) if alpha == int(alpha) else alpha
 
 
-def _dora_fields(settings: Settings) -> dict[str, Any] | None:
+def _dora_fields(settings: Settings, path: str) -> dict[str, Any] | None:
     within = settings["within"]
     if not settings["detach_norm"] or within.method.name != "lora":
         return None
-    inner = _lora_fields(dict(within.method.defaults) | dict(within.settings))
+    inner = _lora_fields(dict(within.method.defaults) | dict(within.settings), path)
     return None if inner is None else inner | {"use_dora": True}
 
 
@@ -94,7 +94,7 @@ def _kasa(config: Config, place: Place) -> Structure:
     )
 
 
-def _kasa_fields(settings: Settings) -> dict[str, Any] | None:
+def _kasa_fields(settings: Settings, path: str) -> dict[str, Any] | None:
     if not settings["truncate_base"]:
         return None
     weights = {"beta": settings["beta"], "gamma": settings["gamma"]}
@@ -135,7 +135,7 @@ LORA = [
         "bd_lora",
         LORA_KEYS,
         _blocks,
-        lambda settings: None,
+        lambda settings, path: None,
         fields(f"r lora_alpha use_bdlora {TRAINING}"),
         when=_has("use_bdlora"),
         dropout="lora_dropout",
@@ -169,15 +169,15 @@ ADALORA = Method(
     "adalora",
     {"B": "lora_B", "E": "lora_E", "A": "lora_A"},
     _adalora,
-    lambda settings: {
+    lambda settings, path: {
         "init_r": settings["rank"],
-        "lora_alpha": settings["rank"] + 1e-5
-        if settings["alpha"] is None
-        else settings["alpha"],
+        "lora_alpha": settings["rank"] + 1e-5 if settings["alpha"] is None else settings["alpha"],
         "orth_reg_weight": settings["orth_reg_weight"],
         "total_step": 1,
     },
-    fields(f"init_r lora_alpha orth_reg_weight r target_r tinit tfinal deltaT beta1 beta2 {TRAINING}")
+    fields(
+        f"init_r lora_alpha orth_reg_weight r target_r tinit tfinal deltaT beta1 beta2 {TRAINING}"
+    )
     | {"total_step", "use_rslora"},
     shapes={"E": column},
     dropout="lora_dropout",
@@ -201,14 +201,14 @@ def _product(config: Config, place: Place) -> dict[str, Any]:
     }
 
 
-def _loha_fields(settings: Settings) -> dict[str, Any] | None:
+def _loha_fields(settings: Settings, path: str) -> dict[str, Any] | None:
     if settings["use_tanh"] or settings["personalized"]:
         return None
     wide = settings["use_effective_conv2d"]
     return {"r": settings["rank"], "alpha": alpha_of(settings), "use_effective_conv2d": wide}
 
 
-def _lokr_fields(settings: Settings) -> dict[str, Any] | None:
+def _lokr_fields(settings: Settings, path: str) -> dict[str, Any] | None:
     other = settings["full_matrix"] or settings["unbalanced_factorization"]
     if other or settings["convention"] != "peft":
         return None
@@ -248,7 +248,7 @@ HIRA = Method(
     "hira",
     {"B": "hira_B", "A": "hira_A"},
     lambda config, place: zoo.hira(rank=config.at("r", "rank_pattern", 32, place.path)),
-    lambda settings: {"r": settings["rank"]},
+    lambda settings, path: {"r": settings["rank"]},
     fields("r rank_pattern hira_dropout init_weights"),
     per_layer={"r": "rank_pattern"},
     dropout="hira_dropout",
@@ -283,7 +283,7 @@ VERA = Method(
     lambda config, place: zoo.vera(
         rank=config.integer("r", 256), d_initial=config.number("d_initial", 0.1)
     ),
-    lambda settings: {"r": settings["rank"], "d_initial": settings["d_initial"]},
+    lambda settings, path: {"r": settings["rank"], "d_initial": settings["d_initial"]},
     fields("r d_initial projection_prng_key save_projection vera_dropout init_weights"),
     shared={"A": Shared("vera_A", _vera_factor(0)), "B": Shared("vera_B", _vera_factor(1))},
     dropout="vera_dropout",
@@ -296,7 +296,7 @@ PVERA = Method(
     lambda config, place: zoo.pvera(
         rank=config.integer("r", 256), d_initial=config.number("d_initial", 0.1)
     ),
-    lambda settings: {"r": settings["rank"], "d_initial": settings["d_initial"]},
+    lambda settings, path: {"r": settings["rank"], "d_initial": settings["d_initial"]},
     fields("r d_initial projection_prng_key save_projection pvera_dropout init_weights")
     | {"generator_seed"},
     shared={
@@ -336,9 +336,11 @@ RANDLORA = Method(
     lambda config, place: zoo.randlora(
         rank=config.integer("r", 32), alpha=config.number("randlora_alpha", 640)
     ),
-    lambda settings: {"r": settings["rank"], "randlora_alpha": alpha_of(settings)}
-    if settings["pairing"] == "peft"
-    else None,
+    lambda settings, path: (
+        {"r": settings["rank"], "randlora_alpha": alpha_of(settings)}
+        if settings["pairing"] == "peft"
+        else None
+    ),
     fields("r randlora_alpha projection_prng_key save_projection sparse very_sparse init_weights")
     | {"randlora_dropout"},
     shared={

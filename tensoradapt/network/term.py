@@ -115,19 +115,18 @@ def _fused(
     """
     while (pair := _inseparable(factors, output)) is not None:
         first, second = pair
-        merged = sizes[first] * sizes.pop(second)
-        sizes[first] = merged
-
-        def drop(axes: Axes, gone: int = second) -> Axes:
-            return tuple(tuple(i for i in group if i != gone) for group in axes)
-
+        sizes[first] *= sizes.pop(second)
         ones = [f for f in factors if isinstance(f.source, Ones) and f.axes == ((first,),)]
         alone = (((first,),), ((second,),))
         factors = [f for f in factors if not (isinstance(f.source, Ones) and f.axes in alone)]
-        factors = [Factor(f.source, drop(f.axes), f.held) for f in factors]
-        factors += [Factor(Ones(merged), f.axes) for f in ones]
-        output = drop(output)
+        factors = [Factor(f.source, _without(f.axes, second), f.held) for f in factors]
+        factors += [Factor(Ones(sizes[first]), f.axes) for f in ones]
+        output = _without(output, second)
     return factors, output, sizes
+
+
+def _without(axes: Axes, index: int) -> Axes:
+    return tuple(tuple(i for i in group if i != index) for group in axes)
 
 
 def _inseparable(factors: list[Factor], output: Axes) -> tuple[int, int] | None:

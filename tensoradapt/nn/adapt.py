@@ -25,8 +25,9 @@ from .installing import (
     uninstall,
     whole,
 )
+from .kinds import kind_of
 from .layer import Adapted, adapted_modules
-from .laying import draw_values, lay
+from .laying import draw_values, lay, original
 from .sites import Site, Where, refuse_tied, select, select_any, settings_by_path
 
 
@@ -58,8 +59,10 @@ def adapt(
     where : pattern, list, module class or predicate
         Which layers: an fnmatch pattern over module paths, a plain name that matches the last
         components of a path, alternatives joined by ``|``, a list of those, a module class, or
-        ``(path, module) -> bool``. nn.Linear and transformers' Conv1D can be adapted; a plain
-        name must match nothing else, a wildcard passes over the rest.
+        ``(path, module) -> bool``. nn.Linear, transformers' Conv1D, nn.Conv1d to nn.Conv3d and
+        nn.Embedding can be adapted; a plain name must match nothing else, a wildcard passes
+        over the rest. A pattern with a colon names parameters that a module reads itself, as
+        ``"*.experts:gate_up_proj"``: see ``tensoradapt.nn.bare`` for what that costs.
     exclude : as ``where``, optional
         Layers to leave out.
     settings : mapping of pattern to settings, optional
@@ -69,7 +72,8 @@ def adapt(
         Modules of any kind that train whole and are saved with the adapter, such as a new head.
         They train in place: neither ``disabled`` nor ``detach`` takes their values back.
     dropout : float
-        The probability of dropping an input of the adapter's branch while training.
+        The probability of dropping an input of the adapter's branch while training; refused
+        for embeddings and bare parameters, which have no such input.
     strength : float
         The factor of ΔW and Δb.
     dtype : torch.dtype, optional
@@ -116,6 +120,7 @@ def adapt(
     sites = select(model, where, exclude)
     for site in sites:
         refuse_occupied(site, name)
+        refuse_dropout(site, dropout)
     refuse_tied(model, sites)
     trained = () if also_train is None else tuple(select_any(model, also_train, "also_train"))
     refuse_overlap(model, trained, sites)
@@ -210,11 +215,23 @@ def refuse_occupied(site: Site, name: str) -> None:
         )
 
 
+def refuse_dropout(site: Site, dropout: float) -> None:
+    """Refuse dropout where no input can be dropped."""
+    kind = kind_of(original(site))
+    if dropout and not kind.takes_dropout:
+        raise StructureError(
+            f"'{site.path}' was to be adapted with dropout={dropout!r}.",
+            f"It is {kind.title}, whose input cannot be dropped.",
+            f"Adapt it under a name of its own, without dropout; exclude={site.path!r} here.",
+        )
+
+
 def refuse_overlap(model: nn.Module, trained: tuple[str, ...], sites: list[Site]) -> None:
     """Refuse a module that would train whole and hold an adapted layer, or has no parameters."""
     for path in trained:
         module = model.get_submodule(path)
-        inside = [s.path for s in sites if s.module in set(module.modules())]
+        below = set(module.modules())
+        inside = [s.path for s in sites if kind_of(original(s)).owner(original(s)) in below]
         inside += [f"{path}.{p}".strip(".") for p, _ in adapted_modules(module)]
         if inside or not list(module.parameters()):
             against = (
@@ -363,7 +380,9 @@ def delta_weight(module: nn.Module, name: str | None = None) -> Tensor:
     Returns
     -------
     Tensor
-        ``(out, in)``, also for a Conv1D; float32 or wider; zeros if only biases change.
+        In the shape that structures see: ``(out, in, *kernel)``, also for transformers' Conv1D;
+        a bare parameter's axes but the last are folded. Float32 or wider; zeros if only biases
+        change.
 
     Raises
     ------

@@ -66,9 +66,7 @@ class Convolution(Kind):
         weight = weight if change is None else weight + change
         return convolve(base, x, weight, bias if shift is None or bias is None else bias + shift)
 
-    def branch(
-        self, layer: Adapted, name: str, x: Tensor, autocast: torch.dtype | None
-    ) -> Tensor:
+    def branch(self, layer: Adapted, name: str, x: Tensor, autocast: torch.dtype | None) -> Tensor:
         adapter, leaves = layer.adapters[name], layer.read(name)
         dtype = autocast or widest(x, leaves)
         formed = wide(*(leaf.dtype for leaf in leaves))

@@ -35,8 +35,8 @@ class Pair:
         Where an input of a kind and name stands among the layer's tensors.
     """
 
-    __slots__ = ("backward", "constants", "forward", "gradients", "plain", "plain_arguments",
-                 "read_back", "read_forward")  # fmt: skip
+    __slots__ = ("backward", "constants", "count", "forward", "gradients", "plain",
+                 "plain_arguments", "read_back", "read_forward", "splits")  # fmt: skip
 
     def __init__(
         self,
@@ -49,15 +49,24 @@ class Pair:
         self.forward = emit(program.program, in_place=True)
         self.backward = emit(program.backward, in_place=True)
         self.plain, self.plain_arguments = plain, tuple(arguments)
-        self.read_forward = _places(program.program.inputs, places)
-        self.read_back = _places(program.backward.inputs, places)
+        self.count = count = max(places.values()) + 1
+        self.read_forward = tuple(
+            places.get((entry.kind, entry.name), LAST) for entry in program.program.inputs
+        )
+        self.read_back = tuple(
+            saved[entry.name]
+            if entry.kind == "saved"
+            else places.get((entry.kind, entry.name), LAST)
+            for entry in program.backward.inputs
+        )
         self.gradients = tuple(places[entry.kind, entry.name] for entry in program.wanted)
         self.constants = (*self.forward.constants, *self.backward.constants, *plain.constants)
+        first = len(self.forward.constants)
+        self.splits = first, first + len(self.backward.constants)
 
 
-def _places(inputs: Sequence[Any], places: dict[tuple[str, str], int]) -> tuple[int | None, ...]:
-    """Where each input stands; the gradient and saved values (None) are appended in order."""
-    return tuple(places.get((entry.kind, entry.name)) for entry in inputs)
+LAST = -1
+"""Where the gradient of the result stands; in the forward, nothing."""
 
 
 class Planned(torch.autograd.Function):
@@ -65,41 +74,38 @@ class Planned(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, pair: Pair, constants: tuple[Tensor, ...], *tensors: Any) -> Tensor:
-        count = len(pair.forward.constants)
-        given = [None if k is None else tensors[k] for k in pair.read_forward]
-        made = pair.forward.function(*given, *constants[:count])
+        pool = (*tensors, None)
+        made = pair.forward.function(
+            *[pool[k] for k in pair.read_forward], *constants[: pair.splits[0]]
+        )
         y, saved = (made, ()) if isinstance(made, Tensor) else (made[0], made[1:])
-        ctx.pair, ctx.constants, ctx.present = pair, constants, [t is not None for t in tensors]
-        ctx.save_for_backward(*(t for t in tensors if t is not None), *saved)
+        ctx.pair, ctx.constants = pair, constants
+        ctx.save_for_backward(*tensors, *saved)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         pair: Pair = ctx.pair
-        stored = iter(ctx.saved_tensors)
-        tensors = [next(stored) if present else None for present in ctx.present]
-        (g,) = gradients
+        pool = (*ctx.saved_tensors, gradients[0])
         if torch.is_grad_enabled():
-            return (None, None, *_plain(ctx, pair, tensors, g))
-        rest = iter((g, *stored))
-        given = [next(rest) if k is None else tensors[k] for k in pair.read_back]
-        first = len(pair.forward.constants)
-        last = first + len(pair.backward.constants)
-        made = pair.backward.function(*given, *ctx.constants[first:last])
-        values = (made,) if isinstance(made, Tensor) else made
-        found: list[Tensor | None] = [None] * len(tensors)
-        for place, value in zip(pair.gradients, values, strict=True):
-            found[place] = value
-        return (None, None, *found)
+            return (None, None, *_plain(ctx, pair, pool[: pair.count], gradients[0]))
+        first, last = pair.splits
+        made = pair.backward.function(
+            *[pool[k] for k in pair.read_back], *ctx.constants[first:last]
+        )
+        found: list[Tensor | None] = [None] * (pair.count + 2)
+        for place, value in zip(
+            pair.gradients, (made,) if isinstance(made, Tensor) else made, strict=True
+        ):
+            found[place + 2] = value
+        return tuple(found)
 
 
-def _plain(ctx: Any, pair: Pair, tensors: list[Any], g: Tensor) -> list[Tensor | None]:
+def _plain(ctx: Any, pair: Pair, tensors: tuple[Any, ...], g: Tensor) -> list[Tensor | None]:
     """Gradients that can be differentiated again: through the forward as plain operations."""
     wanted = [k for k, need in enumerate(ctx.needs_input_grad[2:]) if need]
     given = [tensors[k] for k in pair.plain_arguments]
-    y = pair.plain.function(
-        *given, *ctx.constants[len(ctx.constants) - len(pair.plain.constants) :]
-    )
+    y = pair.plain.function(*given, *ctx.constants[pair.splits[1] :])
     made = torch.autograd.grad(
         y, [tensors[k] for k in wanted], g, create_graph=True, allow_unused=True
     )

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from ..algebra.nodes import Parameter
 from ..errors import StateError, near
-from .layer import Adapted, Adapter, adapted_modules, is_plain
+from .bare import PARAMETRIZATIONS, parametrized
+from .layer import Adapted, Adapter, adapted_modules
 from .laying import Laid
 from .leaves import Leaves, SharedLeaves
 
@@ -126,8 +127,7 @@ def install(
     for one, module, own, adapter in zip(laid, modules, leaves, adapters, strict=True):
         module.leaves[name] = own
         module.adapters[name] = adapter
-        for parent, attribute in one.site.places:
-            parent._modules[attribute] = module
+        module.kind.put(one.site.places, module)
     if container is not None and common is not None:
         container.adapters[name] = common
         owner = modules[0] if counts_children(model) else model
@@ -139,12 +139,8 @@ def install(
 
 def _plan(one: Laid, module: Adapted, adapter: Adapter) -> None:
     """Plan what a call will need, before any call and before anything is assigned."""
-    base = module.base_layer
     types = {leaf.dtype for leaf in (*one.trained.values(), *one.frozen.values())}
-    is_wide = any(dtype.itemsize >= 4 for dtype in types) or not types
-    fused = is_plain(base) and not module.adapters and types <= {module.weight.dtype}
-    modes = (["train"] if fused else []) + (["apply"] if adapter.dropout or not fused else [])
-    adapter.operator.prepare(*modes, strength=adapter.strength, is_wide=is_wide)
+    module.kind.prepare(module, adapter, types)
 
 
 def _module_at(one: Laid) -> Adapted:
@@ -220,7 +216,11 @@ def original_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 yield f"{path}{name}", parameter
-        stack.extend((f"{path}{n}.", m) for n, m in module._modules.items() if m is not None)
+        ours = {name: made for name, made in parametrized(module) if isinstance(made, Adapted)}
+        for name, made in ours.items():
+            yield f"{path}{name}", cast(nn.Parameter, made.weight)
+        inner = [(n, m) for n, m in module._modules.items() if m is not None]
+        stack.extend((f"{path}{n}.", m) for n, m in inner if not (ours and n == PARAMETRIZATIONS))
 
 
 # --- out ---------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def uninstall(model: nn.Module, name: str | None = None) -> None:
                     child.adapters.pop(key, None)
                     child.leaves.pop(key) if key in child.leaves else None
                 if not child.adapters:
-                    parent._modules[attribute] = child.base_layer
+                    child.kind.take_out(parent, attribute, child)
     for owner in list(model.modules()):
         container = owner._modules.get(CONTAINER)
         if isinstance(container, SharedLeaves):

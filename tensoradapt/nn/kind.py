@@ -104,9 +104,7 @@ class Kind:
         """The adapted module's result in one go, or None where it is a sum of branches."""
         return None
 
-    def branch(
-        self, layer: Adapted, name: str, x: Tensor, autocast: torch.dtype | None
-    ) -> Tensor:
+    def branch(self, layer: Adapted, name: str, x: Tensor, autocast: torch.dtype | None) -> Tensor:
         """What one adapter adds to the original's result, before its strength."""
         raise NotImplementedError
 

@@ -11,25 +11,21 @@ The sum is cast back to the type that the original gives.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
 from ..algebra.walk import uses_base
 from ..errors import StateError
 from ..structure import Update
+from .bare import label
+from .kinds import kind_of
 from .leaves import Leaves, SharedLeaves, attribute_of
+from .linear import is_plain
 from .operator import Operator
-
-
-def is_conv1d(module: nn.Module) -> bool:
-    """Whether the module is transformers' Conv1D, whose weight is stored as ``(in, out)``."""
-    kind = type(module)
-    return kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")
+from .precision import autocast_type, cast_all, wide, widest, without_autocast
 
 
 @dataclass(slots=True)
@@ -92,7 +88,7 @@ class Adapted(nn.Module):
     Parameters
     ----------
     base_layer : nn.Module
-        An nn.Linear or transformers' Conv1D.
+        A module of one of the ``kinds``.
     """
 
     def __init__(self, base_layer: nn.Module) -> None:
@@ -101,36 +97,27 @@ class Adapted(nn.Module):
         self.leaves = nn.ModuleDict()
         self.adapters: dict[str, Adapter] = {}
         self.is_enabled = True
-        self.is_transposed = is_conv1d(base_layer)
+        self.kind = kind_of(base_layer)
         self.original: Original | None = None
         self.training = base_layer.training
+        self.__dict__.update(self.kind.face(base_layer))
 
     # --- the original's face -------------------------------------------------------------
 
     @property
     def weight(self) -> Tensor:
         """The original's weight, as the original stores it."""
-        return weight_of(self.base_layer)
+        return self.kind.weight(self.base_layer)
 
     @property
     def bias(self) -> Tensor | None:
         """The original's bias."""
-        return bias_of(self.base_layer)
+        return self.kind.bias(self.base_layer)
 
     @property
-    def in_features(self) -> int:
-        """The size of the input."""
-        return self.shape[1]
-
-    @property
-    def out_features(self) -> int:
-        """The size of the output."""
-        return self.shape[0]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(out, in)``."""
-        return matrix_shape(self.base_layer)
+    def shape(self) -> tuple[int, ...]:
+        """The weight's shape as structures see it: ``(out, in, *kernel)``."""
+        return self.kind.shape(self.base_layer)
 
     @property
     def is_merged(self) -> bool:
@@ -144,11 +131,11 @@ class Adapted(nn.Module):
     # --- forward -------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the original and every update to ``x``, of shape ``(..., in)``."""
+        """Apply the original and every update to ``x``, which is what the original takes."""
         # Read from the tables of nn.Module: its attributes cost as much as a small product.
         base = cast(nn.Module, self._modules["base_layer"])
         if x.is_nested:
-            return self._ragged(x)
+            return self.kind.ragged(self, x)
         if self.original is not None:
             self._refuse_training()
             return base(x)
@@ -164,10 +151,13 @@ class Adapted(nn.Module):
                 if not dropped and (autocast or weight.dtype == dtype):
                     bias = stored(base, "bias")
                     return self._fused(adapter, x, weight, bias, leaves, dtype, autocast)
+        whole = self.kind.whole(self, x, autocast)
+        if whole is not None:
+            return whole
         y = base(x)
         total = y
         for name, adapter in self.adapters.items():
-            change = self._branch(name, adapter, x, autocast)
+            change = self.kind.branch(self, name, x, autocast)
             total = total + (change if adapter.strength == 1.0 else adapter.strength * change)
         return total.to(y.dtype)
 
@@ -189,23 +179,6 @@ class Adapted(nn.Module):
             return adapter.operator.layer(
                 x.to(dtype), weight.to(dtype), bias, typed, adapter.strength
             )
-
-    def _branch(
-        self, name: str, adapter: Adapter, x: Tensor, autocast: torch.dtype | None
-    ) -> Tensor:
-        leaves = self.read(name)
-        dtype = autocast or widest(x, leaves)
-        weight, bias = self.base_tensors(dtype) if adapter.reads_base else (None, None)
-        x = dropout(x, adapter.dropout, self.training) if adapter.dropout else x
-        with without_autocast(x, autocast):
-            typed = cast_all(leaves, dtype)
-            return adapter.operator.delta(x.to(dtype), weight, bias, typed)
-
-    def _ragged(self, x: Tensor) -> Tensor:
-        """A batch of sequences of different lengths, as torch's encoder makes of a mask."""
-        parts = x.unbind()
-        y = self.forward(torch.cat(parts)).split([part.shape[0] for part in parts])
-        return torch.nested.as_nested_tensor(list(y), layout=x.layout)
 
     def _refuse_training(self) -> None:
         trains = any(leaf.requires_grad for leaf in self.leaves.parameters()) or any(
@@ -243,18 +216,18 @@ class Adapted(nn.Module):
         return found
 
     def base_tensors(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
-        """W0 as ``(out, in)`` and b0, before any merge, in a type if one is given."""
+        """W0 as structures see it and b0, before any merge, in a type if one is given."""
         kept = self.original
         weight, bias = (self.weight, self.bias) if kept is None else (kept.weight, kept.bias)
         weight = weight.to(self.weight.device)
-        weight = weight.mT if self.is_transposed else weight
+        weight = self.kind.seen(weight, self.base_layer)
         bias = None if bias is None else bias.to(self.weight.device)
         if dtype is None:
             return weight, bias
         return weight.to(dtype), None if bias is None else bias.to(dtype)
 
     def changes(self, name: str | None = None) -> tuple[Tensor | None, Tensor | None]:
-        """``Σ strength ΔW`` as ``(out, in)`` and ``Σ strength Δb``, in float32 or wider.
+        """``Σ strength ΔW`` as structures see it and ``Σ strength Δb``, in float32 or wider.
 
         Parameters
         ----------
@@ -264,7 +237,7 @@ class Adapted(nn.Module):
         weight_change = bias_change = None
         for key in self.adapters if name is None else [name]:
             adapter, leaves = self.adapters[key], self.read(key)
-            dtype = _wide(self.weight.dtype, *(leaf.dtype for leaf in leaves))
+            dtype = wide(self.weight.dtype, *(leaf.dtype for leaf in leaves))
             weight, bias = self.base_tensors(dtype) if adapter.reads_base else (None, None)
             typed = cast_all(leaves, dtype)
             parts = adapter.operator.materialize(weight, bias, typed)
@@ -273,6 +246,8 @@ class Adapted(nn.Module):
                 _add(old, new)
                 for old, new in zip((weight_change, bias_change), scaled, strict=True)
             )
+        if weight_change is not None:
+            weight_change = self.kind.effective(weight_change, self.base_layer)
         return weight_change, bias_change
 
     # --- state dicts ---------------------------------------------------------------------
@@ -295,71 +270,10 @@ class Adapted(nn.Module):
             )
 
 
-def matrix_shape(module: nn.Module) -> tuple[int, int]:
-    """``(out, in)`` of a module that can be adapted."""
-    if isinstance(module, nn.Linear):
-        return module.out_features, module.in_features
-    inp, out = weight_of(module).shape
-    return int(out), int(inp)
-
-
-def weight_of(module: nn.Module) -> Tensor:
-    """The weight of a module that can be adapted, as it stores it."""
-    return cast(Tensor, module.weight)
-
-
-def bias_of(module: nn.Module) -> Tensor | None:
-    """The bias of a module that can be adapted."""
-    return cast("Tensor | None", module.bias)
-
-
 def stored(module: nn.Module, attribute: str) -> Tensor | None:
     """A tensor of a module, found first where parameters usually are."""
     found = module._parameters.get(attribute)
     return getattr(module, attribute) if found is None else found
-
-
-def is_plain(module: nn.Module) -> bool:
-    """Whether calling the module is ``x Wᵀ + b`` and nothing else."""
-    return type(module) is nn.Linear and not (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
-    )
-
-
-def autocast_type(x: Tensor) -> torch.dtype | None:
-    """The type that autocast would give a product of ``x``, or None where it would not act."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
-        return None
-    return torch.get_autocast_dtype(kind)
-
-
-def without_autocast(x: Tensor, autocast: torch.dtype | None) -> AbstractContextManager[object]:
-    """A block in which autocast, where it is on, changes no types."""
-    return nullcontext() if autocast is None else torch.autocast(x.device.type, enabled=False)
-
-
-def widest(x: Tensor, leaves: tuple[Tensor, ...]) -> torch.dtype:
-    """The type that ``x`` and the leaves promote to."""
-    dtype = x.dtype
-    for leaf in leaves:
-        if leaf.dtype != dtype:
-            dtype = torch.promote_types(dtype, leaf.dtype)
-    return dtype
-
-
-def cast_all(leaves: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The leaves in one type."""
-    return tuple([leaf if leaf.dtype == dtype else leaf.to(dtype) for leaf in leaves])
-
-
-def _wide(*dtypes: torch.dtype) -> torch.dtype:
-    """Float64 if any is, else float32: what merges and ΔW are computed in."""
-    return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
 def _add(old: Tensor | None, new: Tensor | None) -> Tensor | None:
@@ -370,4 +284,4 @@ def adapted_modules(model: nn.Module) -> Iterator[tuple[str, Adapted]]:
     """Every adapted module with its path, once."""
     for path, module in model.named_modules():
         if isinstance(module, Adapted):
-            yield path, module
+            yield label(path), module

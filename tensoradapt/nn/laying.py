@@ -19,7 +19,8 @@ from ..algebra.walk import leaves, snapshots, topological, uses_base
 from ..errors import StateError, StructureError, TargetError, TensorAdaptError
 from ..run.sample import sample
 from ..structure import Call, Structure, Total, Update
-from .layer import Adapted, bias_of, matrix_shape, weight_of
+from .kinds import bias_of, weight_of, weight_shape
+from .layer import Adapted
 from .operator import Operator
 from .sites import Site
 
@@ -104,7 +105,7 @@ def lay(
                 "It lays one structure over all weights together, so they cannot differ.",
                 "Leave settings out, or adapt twice under two names.",
             )
-        weights = [Base(matrix_shape(original(site))) for site in sites]
+        weights = [Base(weight_shape(original(site))) for site in sites]
         updates = structure.updates(weights)
         texts = [str(structure)] * len(sites)
     else:
@@ -130,7 +131,7 @@ def original(site: Site) -> torch.nn.Module:
 def operator_of(update: Update, site: Site, known: dict[object, Operator]) -> Operator:
     """The operator of an update at a site; one for all sites with equal update and shape."""
     shape, has_bias = (
-        matrix_shape(original(site)),
+        weight_shape(original(site)),
         bias_of(original(site)) is not None,
     )
     key = (update.weight, update.bias, shape, has_bias)
@@ -146,7 +147,7 @@ def _one_by_one(chosen: Sequence[Structure], sites: Sequence[Site]) -> list[Upda
     known: dict[object, Update] = {}
     updates: list[Update] = []
     for structure, site in zip(chosen, sites, strict=True):
-        key = (structure, matrix_shape(original(site)))
+        key = (structure, weight_shape(original(site)))
         if key not in known:
             try:
                 known[key] = structure.update(Base(key[1]))

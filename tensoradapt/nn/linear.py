@@ -42,9 +42,7 @@ class Linear(Kind):
         modes = (["train"] if fused else []) + (["apply"] if adapter.dropout or not fused else [])
         adapter.operator.prepare(*modes, strength=adapter.strength, is_wide=is_wide)
 
-    def branch(
-        self, layer: Adapted, name: str, x: Tensor, autocast: torch.dtype | None
-    ) -> Tensor:
+    def branch(self, layer: Adapted, name: str, x: Tensor, autocast: torch.dtype | None) -> Tensor:
         adapter, leaves = layer.adapters[name], layer.read(name)
         dtype = autocast or widest(x, leaves)
         weight, bias = layer.base_tensors(dtype) if adapter.reads_base else (None, None)

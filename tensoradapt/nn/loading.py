@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..algebra.walk import topological
 from ..errors import CheckpointError, ParseError, near
 from ..structure import Update
 from .adapt import refuse_occupied, refuse_overlap
+from .bare import bare_parameters
 from .checkpoint import (
     PARTS,
     base_fields,
@@ -27,7 +29,8 @@ from .checkpoint import (
 from .documents import damaged, digest_of, read
 from .fields import Fields
 from .installing import Recipe, install, record_of, whole
-from .layer import Adapted, adapted_modules, bias_of, matrix_shape, weight_of
+from .kinds import bias_of, weight_of, weight_shape
+from .layer import Adapted, adapted_modules
 from .laying import Laid, check_shared, operator_of, original, parts_of, refuse_meta
 from .readers import reader_of
 from .sites import Site, candidates, reason_against, refuse_tied, sites_at
@@ -167,13 +170,14 @@ def _lay(model: nn.Module, fields: Fields) -> list[Laid]:
     stored = [fields.inside("updates", k) for k in range(len(fields.get("updates", list)))]
     updates = [Update(*(_expression(one, part) for part in PARTS)) for one in stored]
     modules = candidates(model)
+    modules |= bare_parameters(model, modules)
     operators: dict[object, Any] = {}
     laid: list[Laid] = []
     for k in range(len(fields.get("sites", list))):
         one = fields.inside("sites", k)
         path, number = one.text("path"), one.integer("update")
         site = _site(fields, model, modules, path)
-        shape, here = tuple(one.get("shape", list)), matrix_shape(original(site))
+        shape, here = tuple(one.get("shape", list)), weight_shape(original(site))
         if not 0 <= number < len(updates):
             raise damaged(fields.folder, f"'{path}' has the update {number} of {len(updates)}")
         if shape != here:
@@ -220,7 +224,7 @@ def _check_sizes(fields: Fields, path: str, update: Update, shape: tuple[int, ..
     for part, wanted in expected:
         if part is not None and part.shape != wanted:
             raise _unfit(fields, path, f"its update is {part.shape} and not {wanted}")
-    limit = MAX_GROWTH * max(shape[0] * shape[1], 2**12)
+    limit = MAX_GROWTH * max(prod(shape), 2**12)
     for part in parts_of(update):
         largest = max(topological(part, with_starts=True), key=lambda node: node.size)
         if largest.size > limit:

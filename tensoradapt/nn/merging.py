@@ -166,7 +166,7 @@ def _sum(path: str, module: Adapted) -> _Merged:
     _check_finite(path, "Δb", shift)
     new, lost = _rounded(path, "weight", weight, change)
     new_bias, _ = (None, 0.0) if bias is None else _rounded(path, "bias", bias, shift)
-    stored = new.mT if module.is_transposed else new
+    stored = module.kind.stored(new, module.base_layer)
     return _Merged(module, stored, new_bias, lost)
 
 
@@ -202,14 +202,10 @@ def _check_finite(path: str, what: str, tensor: Tensor | None) -> None:
 def refuse_special(path: str, module: Adapted) -> None:
     """Refuse a layer whose weight cannot stand for it."""
     base = module.base_layer
-    own_forward = isinstance(base, nn.Linear) and type(base).forward is not nn.Linear.forward
-    if own_forward or "forward" in base.__dict__:
-        against = f"Its {type(base).__name__} has a forward of its own, which may not be x Wᵀ + b."
-    elif "weight" not in base._parameters or not module.weight.is_floating_point():
-        against = f"Its weight is not a plain parameter of floating numbers: {type(base).__name__}."
-    elif tuple(module.base_tensors()[0].shape) != module.shape:
+    against = module.kind.reason_against_merge(base)
+    if against is None and tuple(module.base_tensors()[0].shape) != module.shape:
         against = f"Its weight has the shape {tuple(module.weight.shape)}, not {module.shape}."
-    else:
+    if against is None:
         return
     raise UnsupportedError(
         f"'{path}' was to be merged.",

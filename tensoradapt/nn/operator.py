@@ -6,7 +6,7 @@ is one comparison of the token count and one emitted function.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +28,9 @@ from .function import Pair, Planned
 Key = tuple[str, bool, float, bool, bool, bool]
 """Mode, whether gradients are wanted, strength, whether on a GPU, whether x wants a gradient,
 whether the type is wide: into a half-precision W0 + ΔW a small ΔW would be lost."""
+
+_FORMED: Key = ("materialize", False, 1.0, False, False, True)
+_SHIFT: Key = ("bias", *_FORMED[1:])
 
 _FIXED = {("x", "x"): 0, ("base", "base"): 1, ("bias", "bias"): 2}
 
@@ -125,6 +128,7 @@ class Operator:
         frozen = [name for name, leaf in found.items() if not isinstance(leaf, Parameter)]
         starts = dict.fromkeys(f"{leaf.name}@start" for part in parts for leaf in snapshots(part))
         self.leaf_names: tuple[str, ...] = (*trained, *frozen, *starts)
+        self.attached: dict[str, Any] = {}
         self._clear()
 
     def prepare(self, *modes: str, strength: float = 1.0, is_wide: bool = True) -> None:
@@ -133,18 +137,29 @@ class Operator:
         Parameters
         ----------
         *modes : str
-            ``"train"`` for ``layer``, ``"apply"`` for ``delta``, with and without gradients.
+            ``"train"`` for ``layer``, ``"apply"`` for ``delta``, with and without gradients;
+            ``"materialize"`` for ``materialize``.
         strength : float
             The strength that ``layer`` will be called with.
         is_wide : bool
             Whether it will compute in float32 or wider.
         """
         for mode in modes:
+            if mode == "materialize":
+                for part, key in zip(("weight", "bias"), (_FORMED, _SHIFT), strict=True):
+                    if getattr(self.update, part) is not None:
+                        self._runner(key)
+                continue
             used = 1.0 if mode == "apply" else strength
             quiet = "forward" if mode == "train" else mode
             self._runner((quiet, False, used, False, False, is_wide))
             for x_trains in (False, True):
                 self._runner((mode, True, used, False, x_trains, is_wide))
+
+    def attach(self, name: str, make: Callable[[Update, tuple[str, ...]], Any]) -> None:
+        """Keep something that is planned from the update and the names of its leaves."""
+        if name not in self.attached:
+            self.attached[name] = make(self.update, self.leaf_names)
 
     def _clear(self) -> None:
         self._runners: dict[Key, Runner] = {}
@@ -156,11 +171,16 @@ class Operator:
             "has_bias": self.has_bias,
             "leaf_names": self.leaf_names,
             "planned": tuple(self._runners),
+            "attached": {name: type(made) for name, made in self.attached.items()},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         planned: tuple[Key, ...] = state.pop("planned")
+        attached: dict[str, Any] = state.pop("attached")
         self.__dict__.update(state)
+        self.attached = {}
+        for name, make in attached.items():
+            self.attach(name, make)
         self._clear()
         for key in planned:
             self._runner(key)
@@ -191,11 +211,11 @@ class Operator:
         like = next(v for v in (*leaves, weight, bias) if v is not None)
         whole = None
         if self.update.weight is not None:
-            runner = self._runner(("materialize", False, 1.0, like.is_cuda, False, True))
+            runner = self._formed("materialize", like)
             whole = self._call(runner, 0, (None, weight, bias, *leaves), like)
         shift = None
         if self.update.bias is not None:
-            runner = self._runner(("bias", False, 1.0, like.is_cuda, False, True))
+            runner = self._formed("bias", like)
             shift = self._call(runner, 0, (None, weight, bias, *leaves), like)
         return whole, shift
 
@@ -247,6 +267,13 @@ class Operator:
         emitted = runner.emitted[number]
         tensors = [given[k] for k in runner.arguments[number]]
         return emitted.function(*tensors, *runner.constants(emitted, like))
+
+    def _formed(self, mode: str, like: Tensor) -> Runner:
+        """The runner of ΔW or Δb; a compiler gets the prepared one on any device."""
+        key = (mode, False, 1.0, like.is_cuda, False, True)
+        if key not in self._runners and torch.compiler.is_compiling():
+            return self._runners[_FORMED if mode == "materialize" else _SHIFT]
+        return self._runner(key)
 
     def _late(self, key: Key) -> Runner:
         """A runner that was not prepared.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from ..algebra.builders import reshape
 from ..algebra.expression import Expr
 from ..analysis.bound import rank_bound
 from .adapt import adapted_or_refuse
@@ -26,7 +28,7 @@ class SiteReport:
     path, name, structure : str
         The layer, the adapter, the structure as it prints.
     shape : tuple of int
-        ``(out, in)`` of the weight.
+        ``(out, in, *kernel)`` of the weight.
     trained, frozen, shared : int
         Numbers in the leaves: trained and frozen ones of this layer, and those that it reads
         from leaves shared with other layers.
@@ -51,7 +53,7 @@ class SiteReport:
     path: str
     name: str
     structure: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     trained: int
     frozen: int
     shared: int
@@ -199,7 +201,8 @@ def _site(
     assert isinstance(own, Leaves)
     everything = module.leaf_tensors(name)
     shared = [leaf for leaf, is_shared in adapter.places.items() if is_shared]
-    kept, plan = module.original, adapter.operator.plan(tokens)
+    kept = module.original
+    program, plan = module.kind.describe(adapter.operator, tokens)
     return SiteReport(
         path=path,
         name=name,
@@ -210,8 +213,8 @@ def _site(
         shared=_count(everything[leaf] for leaf in shared),
         rank_bound=_bound(adapter.update.weight, bounds),
         strength=adapter.strength,
-        program=plan.chosen.name,
-        plan=str(plan),
+        program=program,
+        plan=plan,
         n_bytes=sum(t.numel() * t.element_size() for t in own.tensors().values()),
         is_merged=module.is_merged,
         kept_bytes=0 if kept is None else kept.n_bytes,
@@ -223,7 +226,8 @@ def _bound(weight: Expr | None, bounds: dict[Expr, int | None]) -> int | None:
     if weight is None:
         return None
     if weight not in bounds:
-        bounds[weight] = int(rank_bound(weight))
+        matrix = weight.shape[0], prod(weight.shape[1:])
+        bounds[weight] = int(rank_bound(reshape(weight, *matrix)))
     return bounds[weight]
 
 

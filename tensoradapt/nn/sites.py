@@ -4,6 +4,8 @@ A target is a pattern over module paths (``"*.q_proj"``, as fnmatch reads it), a
 matches the last components of a path as in PEFT (``"q_proj"``), alternatives joined by ``|``, a
 list of those, a module class, or a predicate ``(path, module) -> bool``.
 
+A pattern with a colon names parameters that a module reads itself: ``"*.experts:weight"``.
+
 A plain name must match modules that can be adapted, all of them; a wildcard, a class and a
 predicate pass over what cannot be, as long as something is left.
 """
@@ -11,7 +13,7 @@ predicate pass over what cannot be, as long as something is left.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
@@ -19,7 +21,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from ..errors import StructureError, TargetError, near
-from .layer import Adapted, is_conv1d
+from .bare import PARAMETRIZATIONS, bare_parameters, parametrized
+from .kinds import SUPPORTED, find_kind, kind_of
+from .layer import Adapted
 from .leaves import SharedLeaves
 
 Predicate: TypeAlias = Callable[[str, nn.Module], bool]
@@ -37,11 +41,15 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """One alternative of a target: how it was written, what it matches, whether it is plain."""
+    """One alternative of a target: how it was written, what it matches, whether it is plain.
+
+    A pattern with a colon names parameters (``path:name``), every other one modules.
+    """
 
     text: str
     matches: Predicate
     is_plain: bool
+    names_parameters: bool = False
 
 
 def selectors(where: Where, option: str = "where") -> list[Selector]:
@@ -64,8 +72,9 @@ def _pattern(text: str, option: str) -> Selector:
     if not text:
         raise _unreadable(text, option, "An alternative of the pattern is empty.")
     if any(mark in text for mark in "*?["):
-        return Selector(text, lambda path, _: fnmatchcase(path, text), False)
-    return Selector(text, lambda path, _: path == text or path.endswith(f".{text}"), True)
+        return Selector(text, lambda path, _: fnmatchcase(path, text), False, ":" in text)
+    found = Selector(text, lambda path, _: path == text or path.endswith(f".{text}"), True)
+    return replace(found, names_parameters=":" in text)
 
 
 def _unreadable(where: object, option: str, reason: str) -> TargetError:
@@ -97,27 +106,27 @@ def candidates(model: nn.Module) -> dict[str, nn.Module]:
 
 def _is_inner(name: str, module: nn.Module) -> bool:
     """Whether a child is machinery of ours, or of torch's parametrizations, and no layer."""
-    return isinstance(module, SharedLeaves) or name == "parametrizations"
+    return isinstance(module, SharedLeaves) or name == PARAMETRIZATIONS
 
 
 def reason_against(path: str, modules: Mapping[str, nn.Module]) -> str | None:
     """Why the module at a path cannot be adapted, or None if it can."""
     module = modules[path]
-    parent = modules.get(path.rpartition(".")[0])
-    if isinstance(parent, nn.MultiheadAttention):
-        return (
-            f"'{path}' is the {path.rpartition('.')[2]} of an nn.MultiheadAttention, which reads "
-            "its weight and never calls it"
-        )
     if isinstance(module, Adapted):
         return None
-    if not isinstance(module, nn.Linear) and not is_conv1d(module):
+    parent = modules.get(path.rpartition(".")[0])
+    if isinstance(parent, nn.MultiheadAttention) and ":" not in path:
+        return (
+            f"'{path}' is the {path.rpartition('.')[2]} of an nn.MultiheadAttention, which reads "
+            f"its weight and never calls it; where='{path}:weight' adapts the weight itself"
+        )
+    kind = find_kind(module)
+    if kind is None:
         return f"'{path}' is a {type(module).__name__}"
-    if isinstance(module.weight, UninitializedParameter):
-        return f"'{path}' is a lazy layer whose weight has no shape yet"
-    if not isinstance(module.weight, Tensor):
-        return f"'{path}' has no weight tensor"
-    return None
+    if any(ours is not None for _, ours in parametrized(module)):
+        return f"'{path}' has a parameter that is adapted by itself"
+    reason = kind.reason_against(module)
+    return None if reason is None else f"'{path}' {reason}"
 
 
 def select(model: nn.Module, where: Where, exclude: Where | None = None) -> list[Site]:
@@ -130,6 +139,8 @@ def select(model: nn.Module, where: Where, exclude: Where | None = None) -> list
         (or one of ``exclude``) matched nothing.
     """
     modules = candidates(model)
+    if any(one.names_parameters for one in selectors(where)):
+        modules |= bare_parameters(model, modules)
     reasons = {path: reason_against(path, modules) for path in modules}
     chosen: set[str] = set()
     for one in _matched("where", where, modules):
@@ -160,7 +171,7 @@ class _Match:
 def _matched(option: str, where: Where, modules: Mapping[str, nn.Module]) -> list[_Match]:
     """What each alternative matches; every one must match something."""
     found = [
-        _Match(one, [path for path, module in modules.items() if one.matches(path, module)])
+        _Match(one, [p for p in modules if _is_named(one, p) and one.matches(p, modules[p])])
         for one in selectors(where, option)
     ]
     for match in found:
@@ -168,6 +179,10 @@ def _matched(option: str, where: Where, modules: Mapping[str, nn.Module]) -> lis
             several = len(found) > 1 or option != "where"
             raise _nothing(option, match.selector, modules, found if several else [])
     return found
+
+
+def _is_named(selector: Selector, path: str) -> bool:
+    return selector.names_parameters == (":" in path)
 
 
 def select_any(model: nn.Module, where: Where, option: str) -> list[str]:
@@ -207,6 +222,9 @@ def sites_at(
     """The sites at some paths, each with every place that holds its module."""
     places: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
     for path, module in modules.items():
+        if ":" in path:
+            places[module] = []
+            continue
         parent, _, name = path.rpartition(".")
         place = (modules[parent] if parent else model, name)
         places.setdefault(module, []).append(place)
@@ -246,7 +264,7 @@ def _unsupported(selector: Selector, reasons: list[str]) -> TargetError:
     return TargetError(
         f"adapt(where={selector.text!r}) was asked for.",
         f"It matches what cannot be adapted: {shown}.",
-        "nn.Linear and transformers' Conv1D can be; name those, as in where=nn.Linear.",
+        f"What can be: {SUPPORTED}. Name those, as in where=nn.Linear.",
     )
 
 
@@ -261,17 +279,16 @@ def refuse_tied(model: nn.Module, sites: Sequence[Site]) -> None:
     TargetError
         If a parameter of a site is also another module's, or shares its memory.
     """
-    owners: dict[object, list[tuple[str, nn.Module]]] = {}
+    owners: dict[object, list[tuple[str, nn.Module, str]]] = {}
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                owners.setdefault(_identity(parameter), []).append((f"{path}.{name}", module))
+                owners.setdefault(_identity(parameter), []).append((f"{path}.{name}", module, name))
     for site in sites:
         layer = site.module.base_layer if isinstance(site.module, Adapted) else site.module
-        for name, parameter in layer._parameters.items():
-            if parameter is None:
-                continue
-            shared = [p for p, module in owners[_identity(parameter)] if module is not layer]
+        for holder, name, parameter in kind_of(layer).parameters(layer):
+            places = owners[_identity(parameter)]
+            shared = [p for p, module, key in places if (module, key) != (holder, name)]
             if shared:
                 raise TargetError(
                     f"'{site.path}' was to be adapted.",

@@ -16,10 +16,10 @@ from ..errors import StructureError
 from ..run.sample import sample
 from ..spelling import as_structure
 from ..structure import Method, Structure, Update
-from .layer import autocast_type, cast_all, widest, without_autocast
 from .laying import leaves_of
 from .leaves import Leaves, attribute_of
 from .operator import Operator
+from .precision import autocast_type, cast_all, widest, without_autocast
 
 STARTS = ("scaled", "initial")
 

@@ -64,8 +64,9 @@ class Read:
     def __str__(self) -> str:
         if not self.axes:
             return f"{self.name} {self.shape}, whole"
-        return f"{self.name} {self.shape}, T rows on {'axis' if len(self.axes) == 1 else 'axes'} " + (
-            ", ".join(map(str, self.axes))
+        return (
+            f"{self.name} {self.shape}, T rows on {'axis' if len(self.axes) == 1 else 'axes'} "
+            + (", ".join(map(str, self.axes)))
         )
 
 
@@ -168,7 +169,9 @@ class _Restriction:
             raise _impossible(f"its row index is inside {source_name(source)}")
         return factor
 
-    def _opaque(self, source: Opaque, factor: Factor, row: _Row, has_row: bool) -> dict[str, object]:
+    def _opaque(
+        self, source: Opaque, factor: Factor, row: _Row, has_row: bool
+    ) -> dict[str, object]:
         if not has_row:
             return {"source": self._whole(source)}
         settings = source.settings
@@ -182,7 +185,10 @@ class _Restriction:
         rows = self.form(source.operand)
         shape = (TOKENS, *source.shape[1:])
         axes = ((row.group[0],), *factor.axes[1:])
-        return {"source": Opaque(source.operation, settings, rows, shape, source.reason), "axes": axes}
+        return {
+            "source": Opaque(source.operation, settings, rows, shape, source.reason),
+            "axes": axes,
+        }
 
     def _whole(self, source: Opaque) -> Opaque:
         """A barrier that carries no row, with its leaves read whole."""

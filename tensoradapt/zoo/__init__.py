@@ -4,7 +4,9 @@ Uses the algebra's builders and ``@method`` only, as a method of your own would.
 docstring begins with the formula, its scale, its rank and its number of parameters.
 """
 
+from .affine import beft, glora, glora_lycoris
 from .blocks import bd_lora, btt, gralora, melora, miss, monarch
+from .decomposed import adamss, deft, frod, osf, peanut
 from .diagonal import delora, hadamard_adapter, ia3, kasa
 from .hadamard import abba, hira, hut, loha
 from .kron import krona, kronecker, lokr
@@ -13,25 +15,34 @@ from .masked import adalora, dora_dynamic, dylora, lora_squared, tlora
 from .nonlinear import sine_lora
 from .projected import lora_mini, pvera, qa_lora, randlora
 from .rotations import boft, hra, oft, psoft, road
+from .sparse import shira, supertuning
 from .spectral import c3a, fourierft, waveft
+from .starting import since_start
 from .structured import circulant, ldr, symmetric_toeplitz, toeplitz
-from .tensors import cp, tt_lora, tucker
+from .tensors import cp, flora, loretta, quanta, tt_lora, tucker
 
 __all__ = [
     "abba",
     "adalora",
+    "adamss",
     "bd_lora",
+    "beft",
     "boft",
     "btt",
     "c3a",
     "circulant",
     "cp",
+    "deft",
     "delora",
     "dora",
     "dora_dynamic",
     "dvora",
     "dylora",
+    "flora",
     "fourierft",
+    "frod",
+    "glora",
+    "glora_lycoris",
     "gralora",
     "hadamard_adapter",
     "hira",
@@ -48,16 +59,23 @@ __all__ = [
     "lora_mini",
     "lora_squared",
     "lora_xs",
+    "loretta",
     "melora",
     "miss",
     "monarch",
     "oft",
+    "osf",
+    "peanut",
     "psoft",
     "pvera",
     "qa_lora",
+    "quanta",
     "randlora",
     "road",
+    "shira",
+    "since_start",
     "sine_lora",
+    "supertuning",
     "symmetric_toeplitz",
     "tlora",
     "toeplitz",

@@ -20,7 +20,7 @@ def glora(
     config_C: str = "lora",
     config_D_E: str = "constant",
 ) -> Update:
-    """ΔW = W0 ⊙ A + B,  Δb = b0 ⊙ D + E + W0 C;  any rank;  2r(out + in) + r(in + 1) + 2 parameters.
+    """ΔW = W0 ⊙ A + B,  Δb = b0 ⊙ D + E + W0 C;  2r(out + in) + r(in + 1) + 2 parameters.
 
     Parameters
     ----------
@@ -108,13 +108,15 @@ def glora_lycoris(
     B1 = parameter("B1", out, rank, start=kaiming_uniform())
     B2 = parameter("B2", rank, inp, start=zeros())
     k = " ".join(f"k{axis}" for axis in range(w.ndim - 2))
-    before = einsum(f"o c {k}, c r, r i -> o i {k}", w, A1, A2)
-    return scale("glora_lycoris", alpha, rank, use_rslora) * (before + reshape(B1 @ B2, *w.shape))
+    weight = reshape(w, out, channels, *w.shape[2:])
+    before = einsum(f"o c {k}, c r, r i -> o i {k}", weight, A1, A2)
+    both = reshape(before, *w.shape) + reshape(B1 @ B2, *w.shape)
+    return scale("glora_lycoris", alpha, rank, use_rslora) * both
 
 
 @method(paper="BEFT: arXiv:2509.15974")
 def beft(w: Base) -> Update:
-    """b' = b0 + v,  the weight stays;  out parameters.
+    """B' = b0 + v,  the weight stays;  out parameters.
 
     Notes
     -----

@@ -36,7 +36,7 @@ from ..algebra.starts import (
 )
 from ..errors import StructureError
 from ..structure import method
-from .limits import check_at_most, check_choice, check_count, check_number, factored, scale
+from .limits import check_choice, check_count, check_number, factored, scale
 from .projected import UNIT
 from .shared import common, first_rows, frame, own
 
@@ -304,7 +304,6 @@ def shared_randlora(
     check_count("shared_randlora", "rank", rank)
     check_choice("shared_randlora", "pairing", pairing, ("peft", "paper"))
     least, most = min(frame(ws)), max(frame(ws))
-    check_at_most("shared_randlora", rank, most, f"weights with sides of {most} at most")
     whole_B = frozen("B", most, -(-least // rank), rank, recipe=UNIT, scope="group")
     whole_A = frozen("A", rank, 1, least, recipe=UNIT, scope="group")
     s = scale("shared_randlora", alpha, rank)

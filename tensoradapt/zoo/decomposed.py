@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from random import Random
+
 from ..algebra.builders import (
     at_start,
     concatenate,
@@ -16,14 +19,13 @@ from ..algebra.builders import (
     window,
 )
 from ..algebra.expression import Expr
-from ..algebra.indexing import permutation_map, torch_choice_map
+from ..algebra.indexing import torch_choice_map
 from ..algebra.leaves import frozen, parameter
 from ..algebra.nodes import Base
 from ..algebra.starts import (
     kaiming_uniform,
     left_singular,
     normal,
-    qr_q,
     right_singular,
     singular_values,
     value_of,
@@ -36,7 +38,6 @@ from .limits import (
     check_choice,
     check_count,
     check_number,
-    check_rank,
     check_seed,
     given_positions,
     scale,
@@ -138,7 +139,7 @@ def _activation(name: str, operand: Expr) -> Expr:
 
 @method(paper="OSF: as in PEFT 0.21 (OSFConfig)")
 def osf(w: Base, *, effective_rank: float | None = None) -> Expr:
-    """ΔW = U diag(s) V - the same at the start;  rank ≤ 2(m - k);  (m - k)(out + in + 1) parameters.
+    """ΔW = U diag(s) V - the same at the start;  rank ≤ 2(m-k);  (m-k)(out + in + 1) parameters.
 
     Parameters
     ----------
@@ -223,7 +224,7 @@ def frod(
     return reshape(new, *w.shape) - w
 
 
-def _basis(rows: Expr, rest: list[Expr]) -> Expr:
+def _basis(rows: Expr, rest: Sequence[Expr]) -> Expr:
     """Orthonormal rows, completed by random directions to a basis."""
     return orthonormal(concatenate([rows.T, *rest], axis=1)).T if rest else rows
 
@@ -286,10 +287,32 @@ def adamss(
     parts: list[Expr] = []
     for c, members in enumerate(groups):
         r = min(subspace_rank, len(members), R)
-        A = parameter(f"A{c}", r, R, start=right_singular(_members(U, members, order), r))
+        A = parameter(f"A{c}", r, R, start=right_singular(take(U, members), r))
         parts.append(parameter(f"B{c}", len(members), r, start=zeros()) @ A)
     rows = take(concatenate(parts), order)
     change = reshape(rows @ window(N, R, inp), *w.shape)
     if not with_bias:
         return Update(change)
     return Update(change, reshape(rows @ window(N, R, 1, offset=(0, inp)), out))
+
+
+def _clusters(
+    out: int, count: int, labels: tuple[int, ...] | None, seed: int
+) -> tuple[list[list[int]], list[int]]:
+    """The rows of each cluster, and where each row stands when the clusters are stacked."""
+    if labels is None:
+        check_seed("adamss", "random_seed", seed)
+        source = Random(seed)
+        order = sorted(range(out), key=lambda _: source.random())
+        labels_of = {row: at * min(count, out) // out for at, row in enumerate(order)}
+        labels = tuple(labels_of[row] for row in range(out))
+    if not isinstance(labels, tuple) or len(labels) != out or {*labels} != {*range(len({*labels}))}:
+        raise StructureError(
+            "A cluster for every row was asked for in clusters.",
+            f"They are {out} integers that number the clusters from 0 without a gap.",
+            "Use adamss(clusters=(0, 0, 1, ...)), or leave them out.",
+        )
+    groups = [[row for row in range(out) if labels[row] == c] for c in range(len({*labels}))]
+    stacked = [row for group in groups for row in group]
+    place = {row: at for at, row in enumerate(stacked)}
+    return groups, [place[row] for row in range(out)]

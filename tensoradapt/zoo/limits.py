@@ -126,13 +126,18 @@ def scale(method: str, alpha: Any, rank: int = 1, root: bool = False) -> Factor:
 
 def update_of(method: str, within: Any, w: Base) -> Expr:
     """The update that the structure in the setting ``within`` makes of ``w``."""
+    return within_of(method, within)(w)
+
+
+def within_of(method: str, within: Any) -> Within:
+    """The structure in the setting ``within``, bound to that name; refuse anything else."""
     if not isinstance(within, Within):
         raise StructureError(
             f"within={within!r} was asked for.",
             f"within must be a structure, not a {type(within).__name__}.",
             f"Hand over a structure, as in {method}(within=lora(rank=8)).",
         )
-    return within(w)
+    return within
 
 
 # --- factoring ---------------------------------------------------------------------------

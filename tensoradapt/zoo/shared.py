@@ -73,14 +73,11 @@ def lotr(ws: list[Base], *, rank: int = 8, alpha: float | None = None) -> list[E
     V = common("V", rank, inp, start=normal())
     G = own("G", rank, rank, start=zeros())
     s = scale("lotr", alpha, rank)
-    return [s * _cut(U @ G @ V, U, G, V, w) for w in ws]
-
-
-def _cut(whole: Expr, U: Expr, G: Expr, V: Expr, w: Base) -> Expr:
-    out, inp = w.matrix
-    if (out, inp) == whole.shape:
-        return reshape(whole, *w.shape)
-    return reshape(first_rows(U, out) @ G @ window(V, V.shape[0], inp), *w.shape)
+    found: list[Expr] = []
+    for w in ws:
+        made = first_rows(U, w.matrix[0]) @ G @ window(V, rank, w.matrix[1])
+        found.append(s * reshape(made, *w.shape))
+    return found
 
 
 # --- slots of one width: FacT and Aurora ---------------------------------------------------
@@ -311,18 +308,22 @@ def _sides(w: Base, head_axis: str, is_last: bool) -> tuple[int, int]:
 
 def _head_width(method: str, sides: Sequence[tuple[int, int]], heads: int) -> int:
     """The size of one head, which must divide the headed side of every weight."""
-    largest = max(headed for _, headed in sides)
-    width = largest // heads
-    for _, headed in sides:
-        if largest % heads or headed % width:
-            fitting = max(d for d in range(1, heads + 1) if all(n % d == 0 for _, n in sides))
-            raise StructureError(
-                f"heads={heads} was asked for.",
-                f"The side with the heads is {largest} = {factored(largest)} at most, and {headed} "
-                f"= {factored(headed)} here; it is no whole number of heads.",
-                f"Use {method}(heads={fitting}), or another side of the weight.",
-            )
-    return width
+    headed = [n for _, n in sides]
+    largest = max(headed)
+    fitting = [h for h in range(1, largest + 1) if _has_heads(headed, largest, h)]
+    if heads not in fitting:
+        nearest = min(fitting, key=lambda h: abs(h - heads))
+        raise StructureError(
+            f"heads={heads} was asked for.",
+            f"The sides with the heads are {', '.join(map(str, dict.fromkeys(headed)))}, and a "
+            f"head of the largest, {largest} / {heads}, must divide them all.",
+            f"Use {method}(heads={nearest}).",
+        )
+    return largest // heads
+
+
+def _has_heads(headed: Sequence[int], largest: int, heads: int) -> bool:
+    return largest % heads == 0 and all(n % (largest // heads) == 0 for n in headed)
 
 
 @method(scope="group", paper="CaRA: Veeramacheneni et al. 2025 (reference code of BonnBytes)")

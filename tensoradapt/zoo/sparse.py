@@ -16,7 +16,9 @@ from ..structure import method
 from .limits import check_count, check_rank, check_seed, given_positions, scale
 
 
-def largest_entries(weight: Any, sparsity: float = 0.99, select_top: bool = True) -> tuple[int, ...]:
+def largest_entries(
+    weight: Any, sparsity: float = 0.99, select_top: bool = True
+) -> tuple[int, ...]:
     """The flat positions of the entries of largest (or smallest) magnitude, in ascending order.
 
     Parameters

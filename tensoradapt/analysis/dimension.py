@@ -1,0 +1,241 @@
+"""The dimension of a family: how many independent directions its parameters really have.
+
+The rank of the Jacobian at a random point modulo a prime is a lower bound of the generic one,
+without any tolerance; the parameters less their known gauges are an upper bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..algebra.expression import Expr, Shape
+from ..algebra.nodes import Parameter
+from ..algebra.snapshot import distribute_snapshots
+from ..algebra.walk import parameters, topological
+from ..errors import ShapeError, UnsupportedError
+from ..run.arrays import Array
+from ..run.draw import stream
+from ..run.evaluate import evaluate
+from ..structure import Structure
+from .dual import Dual, DualArithmetic, leaf_dual
+from .eliminate import pivots
+from .family import Family, family_of
+from .gauges import Gauge, gauges_of
+from .modular import UnluckyPoint
+from .points import Given
+from .sizes import expression_of
+
+MOST_ENTRIES = 2**28
+"""Derivatives of one node that may be held: 2 GiB of int64."""
+MORE_COLUMNS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """The dimension of the set of matrices that a family reaches.
+
+    Parameters
+    ----------
+    value : int
+        The rank of the Jacobian at a point: a proved lower bound of the dimension.
+    n_parameters : int
+        The number of trained entries.
+    expected : int
+        ``min(elements, n_parameters - gauge_dimension)``: a proved upper bound.
+    gauges : tuple of Gauge
+        The known redundancies.
+    gauge_dimension : int
+        What they span together.
+    elements : int
+        The number of elements of the matrix.
+    status : str
+        ``"proved"`` where the bounds meet, ``"bounded"`` where they do not; with the reservations
+        of ``RankCertificate.status``.
+    prime, seed : int
+        Where the Jacobian was evaluated.
+    assumptions : tuple of str
+        What stands for what.
+    """
+
+    value: int
+    n_parameters: int
+    expected: int
+    gauges: tuple[Gauge, ...]
+    gauge_dimension: int
+    elements: int
+    status: str
+    prime: int
+    seed: int
+    assumptions: tuple[str, ...]
+
+    def __int__(self) -> int:
+        return self.value
+
+    @property
+    def proved(self) -> bool:
+        """Whether ``value`` is proved to be the dimension."""
+        return self.status == "proved"
+
+    @property
+    def redundant(self) -> int:
+        """Parameters beyond the dimension."""
+        return self.n_parameters - self.value
+
+    @property
+    def defect(self) -> int:
+        """How far the dimension falls short of the expected one."""
+        return self.expected - self.value
+
+    @property
+    def fills_space(self) -> bool:
+        """Whether almost every matrix near a generic one of the family is in it."""
+        return self.value == self.elements
+
+    def __str__(self) -> str:
+        lines = [
+            f"dimension {self.value} ({self.status}) of {self.n_parameters} parameters in "
+            f"{self.elements} elements; {self.redundant} redundant, defect {self.defect}",
+            *(f"gauge {gauge}" for gauge in self.gauges),
+            *(f"given that {text}" for text in self.assumptions),
+        ]
+        return "\n".join(lines)
+
+
+def family_dimension(
+    update: Structure | Expr,
+    shape: Shape | None = None,
+    *,
+    seed: int = 0,
+    base: Array | None = None,
+    bias: Array | None = None,
+    frozen: str = "generic",
+    values: Mapping[str, Array] | None = None,
+) -> Dimension:
+    """Compute the dimension of a family: the generic rank of its Jacobian.
+
+    Parameters
+    ----------
+    update : Structure or Expr
+        The family; its trained leaves are the parameters.
+    shape : tuple of int, optional
+        The weight's shape; needed with a structure.
+    seed : int
+        Chooses prime and point.
+    base, bias, frozen, values
+        As for ``certify_rank``.
+
+    Returns
+    -------
+    Dimension
+        ``.value ≤ dimension ≤ .expected``, always.
+
+    Raises
+    ------
+    ShapeError
+        If a structure comes without a shape, or the Jacobian does not fit.
+    UnsupportedError
+        If an operation has no exact derivatives.
+
+    Notes
+    -----
+    O(parameters · elements) memory and O(parameters² · elements) time; for larger layers take a
+    smaller instance of the same structure. Modulo p a derivative may vanish that does not over the
+    real numbers (of x^p only), so ``value`` stays a lower bound.
+
+    Examples
+    --------
+    >>> from tensoradapt import zoo
+    >>> found = family_dimension(zoo.lora(rank=2), (6, 5))
+    >>> found.value, found.redundant, found.status
+    (18, 4, 'proved')
+    """
+    expr = expression_of(update, shape, "The dimension of a family")
+    family = family_of(expr, Given(base, bias, values or {}, frozen, seed), seed)
+    trained = parameters(family.done.expr)
+    count = sum(leaf.size for leaf in trained)
+    _check_fits(family, count)
+    if family.obstacles:
+        raise UnsupportedError(
+            f"The dimension of a family of shape {expr.shape} was asked for.",
+            f"{', '.join(family.obstacles)} has no exact derivatives.",
+            "Take it out of the expression: an elementwise analytic function does not change the "
+            "dimension.",
+        )
+    reason = ""
+    for trial in range(12):
+        p = family.prime(seed, trial)
+        try:
+            return _at(family, trained, p, seed)
+        except UnluckyPoint as unlucky:
+            reason = str(unlucky)
+    raise UnsupportedError(
+        f"The dimension of a family of shape {expr.shape} was asked for.",
+        f"At every point that was tried, {reason}.",
+        "Write the expression without that, or take a smaller instance.",
+    )
+
+
+def _check_fits(family: Family, count: int) -> None:
+    largest = max(sub.size for sub in topological(family.done.expr))
+    if count * largest > MOST_ENTRIES:
+        raise ShapeError(
+            f"The dimension of a family of shape {family.original.shape} was asked for.",
+            f"It has {count} parameters, and parts of {largest} elements: {count * largest} "
+            f"derivatives, and the limit is {MOST_ENTRIES}.",
+            "Take a smaller instance of the same structure; the formula shows on small sizes.",
+        )
+
+
+def _at(family: Family, trained: tuple[Parameter, ...], p: int, seed: int) -> Dimension:
+    point, numbers = family.point(p, seed)
+    names = {leaf.name for leaf in trained}
+    values = {
+        name: leaf_dual(name, value) if name in names else Dual(value)
+        for name, value in point.values.items()
+    }
+    fixed = [None if value is None else Dual(value) for value in (point.base, point.bias)]
+    result = evaluate(family.done.expr, values, *fixed, arithmetic=DualArithmetic(numbers))  # type: ignore[arg-type]
+    count = sum(leaf.size for leaf in trained)
+    value = pivots(_jacobian(result, count, seed), p).rank if count else 0
+    own = {leaf.name: point.values[leaf.name] for leaf in trained}
+    gauges = gauges_of(family.done.expr, own, p)
+    n_parameters = sum(leaf.size for leaf in parameters(distribute_snapshots(family.original)))
+    elements = family.original.size
+    expected = min(elements, n_parameters, count - gauges.dimension)
+    status = "bounded" if value < expected else _status(family)
+    return Dimension(
+        value,
+        n_parameters,
+        expected,
+        gauges.found,
+        gauges.dimension,
+        elements,
+        status,
+        p,
+        seed,
+        family.assumptions,
+    )
+
+
+def _status(family: Family) -> str:
+    if family.done.free_scales:
+        return "proved for free scales"
+    if family.is_piecewise:
+        return "proved on an open set"
+    return "proved for generic constants" if family.constants else "proved"
+
+
+def _jacobian(result: Dual, count: int, seed: int) -> np.ndarray:
+    """The derivatives of random elements, a few more than parameters."""
+    elements = result.value.size
+    columns = np.arange(elements)
+    if elements > count + MORE_COLUMNS:
+        drawn = stream(seed, "columns", "").permutation(elements)[: count + MORE_COLUMNS]
+        columns = np.sort(drawn)
+    blocks = [result.block(name) for name in result.blocks]
+    if not blocks:
+        return np.zeros((1, 1), dtype=np.int64)
+    return np.concatenate([block.reshape(len(block), -1)[:, columns] for block in blocks])
