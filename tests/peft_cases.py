@@ -108,6 +108,15 @@ CASES: dict[str, Callable[[], Any]] = {
     "waveft_sparse": lambda: peft.WaveFTConfig(
         n_frequency=20, use_idwt=False, wavelet_family="db1", **TARGET
     ),
+    "glora": lambda: peft.GloraConfig(r=4, **TARGET),
+    "glora_vectors": lambda: peft.GloraConfig(
+        r=4, config_A_B="vector", config_C="vector", config_D_E="vector", **TARGET
+    ),
+    "glora_numbers": lambda: peft.GloraConfig(
+        r=4, config_A_B="constant", config_C="none", config_D_E="constant", **TARGET
+    ),
+    "beft": lambda: peft.BeftConfig(**TARGET),
+    "shira": lambda: peft.ShiraConfig(r=2, random_seed=3, **TARGET),
     "c3a": lambda: peft.C3AConfig(block_size=8, block_size_pattern={"up": 4}, **TARGET),
 }
 
@@ -117,7 +126,9 @@ def is_random(name: str) -> bool:
     return "base_layer" not in name and "original_module" not in name
 
 
-def write(case: str, folder: Path, dtype: torch.dtype = torch.float32) -> Callable[[Tensor], Tensor]:
+def write(
+    case: str, folder: Path, dtype: torch.dtype = torch.float32
+) -> Callable[[Tensor], Tensor]:
     """Save an adapter of PEFT with random values in every tensor; return PEFT's own outputs.
 
     The model is loaded again by PEFT, so that what it regenerates is what a user would get.
@@ -131,7 +142,9 @@ def write(case: str, folder: Path, dtype: torch.dtype = torch.float32) -> Callab
             if trains and (leaf.requires_grad or "lora_" in name):
                 leaf.copy_(0.3 * torch.randn(leaf.shape, generator=source))
         for buffers in {
-            id(b): b for n, b in model.named_buffers() if n.rpartition(".")[0].endswith(("_A", "_B"))
+            id(b): b
+            for n, b in model.named_buffers()
+            if n.rpartition(".")[0].endswith(("_A", "_B"))
         }.values():
             if not case.endswith("seeded") and "psoft" not in case:
                 buffers.copy_(0.3 * torch.randn(buffers.shape, generator=source))

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from ..algebra.expression import Shape
-from ..structure import Structure
+from ..structure import Structure, Update
 from .files import refused
 
 MAX_PATTERN = 512
@@ -152,6 +152,10 @@ class Method:
         Frozen leaves that PEFT computes from W0, ``(config, place, W0) -> values``.
     per_layer : mapping of str to str
         The fields that may differ between layers, with the field of patterns for them.
+    extra : callable, optional
+        Tensors that are part of the structure and no leaf, by suffix, from its update.
+    extra_keys : tuple of str
+        Their suffixes.
     dropout : str
         The field that drops inputs while training; "" for none.
     """
@@ -167,6 +171,8 @@ class Method:
     shared: Mapping[str, Shared] = field(default_factory=dict)
     derive: Callable[[Config, Place, Tensor], dict[str, Tensor]] | None = None
     per_layer: Mapping[str, str] = field(default_factory=dict)
+    extra: Callable[[Update], dict[str, Tensor]] | None = None
+    extra_keys: tuple[str, ...] = ()
     dropout: str = ""
 
     def stored_shape(self, leaf: str, shape: Shape, place: Place) -> Shape:

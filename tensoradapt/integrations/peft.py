@@ -154,7 +154,11 @@ def _sort(
     tensors: Mapping[str, Tensor],
 ) -> tuple[list[Place], dict[str, Tensor], Heads]:
     """The tensors by layer, those at the root, and those of modules that trained whole."""
-    suffixes = [*method.keys.values(), *(s.copied for s in method.shared.values() if s.copied)]
+    suffixes = [
+        *method.keys.values(),
+        *method.extra_keys,
+        *(s.copied for s in method.shared.values() if s.copied),
+    ]
     roots = {f"{ROOT}{one.root}": one.root for one in method.shared.values()}
     whole_modules = _whole_modules(modules, config)
     by_path: dict[str, dict[str, Tensor]] = {}
@@ -297,6 +301,9 @@ def save(model: nn.Module, folder: str | Path, name: str = "default") -> Path:
                 tensors[f"{PREFIX}{path}.{suffix}"] = values[leaf].reshape(shape)
         for leaf in method.shared:
             joined[leaf].append(values[leaf])
+        if method.extra is not None:
+            extra = method.extra(module.adapters[name].update)
+            tensors.update({f"{PREFIX}{path}.{key}": value for key, value in extra.items()})
     for leaf, one in method.shared.items() if with_roots else ():
         value = tensors[f"{ROOT}{one.root}"] = _join(folder, leaf, joined[leaf])
         if one.copied:

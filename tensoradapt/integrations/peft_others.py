@@ -12,7 +12,10 @@ from torch import Tensor
 
 from .. import zoo
 from ..algebra.expression import Shape
-from ..structure import Structure
+from ..algebra.nodes import Place as Place_
+from ..algebra.walk import topological
+from ..run.positions import positions
+from ..structure import Structure, Update
 from .files import refused
 from .methods import Config, Method, Place, column, fields
 from .peft_products import PRODUCTS, Settings, alpha_of
@@ -335,5 +338,83 @@ TRANSFORMS = [
     ),
 ]
 
-METHODS = (*PRODUCTS, *ROTATIONS, *DIAGONALS, *BLOCKS, *TRANSFORMS)
+# --- weight and bias, sparse positions ---------------------------------------------------
+
+
+def _glora(config: Config, place: Place) -> Structure:
+    return zoo.glora(
+        rank=config.integer("r", 4),
+        config_A_B=config.text("config_A_B", "lora"),
+        config_C=config.text("config_C", "lora"),
+        config_D_E=config.text("config_D_E", "constant"),
+    )
+
+
+def _glora_fields(settings: Settings, path: str) -> dict[str, Any]:
+    names = ("config_A_B", "config_C", "config_D_E")
+    return {"r": settings["rank"]} | {name: settings[name] for name in names}
+
+
+def _column_unless_one(shape: Shape, place: Place) -> Shape:
+    """A column where it is a vector; one number is stored as it is."""
+    return shape if shape == (1,) else (*shape, 1)
+
+
+def _shira(config: Config, place: Place) -> Structure:
+    stored = place.tensors.get("shira_indices")
+    if stored is None or stored.ndim != 2 or stored.shape[0] != 2:
+        raise refused(config.folder, f"It has no '{place.path}.shira_indices' of two rows")
+    rows, columns = stored.long()
+    out, inp = place.shape
+    inside = (rows >= 0) & (rows < out) & (columns >= 0) & (columns < inp)
+    if not bool(inside.all()):
+        raise refused(
+            config.folder,
+            f"'{place.path}.shira_indices' has {int((~inside).sum())} positions outside of the "
+            f"weight {out} × {inp}",
+        )
+    return zoo.shira(rank=config.integer("r", 32), indices=tuple((rows * inp + columns).tolist()))
+
+
+def _shira_positions(update: Update) -> dict[str, Tensor]:
+    assert update.weight is not None
+    node = next(n for n in topological(update.weight) if isinstance(n, Place_))
+    flat = torch.as_tensor(positions(node.index)[0]).reshape(-1).long()
+    inp = update.weight.shape[-1]
+    return {"shira_indices": torch.stack([flat // inp, flat % inp])}
+
+
+AFFINE = [
+    Method(
+        "GLORA",
+        "glora",
+        {f"{x}_{side}": f"glora_{x}.X{side}" for x in "ABC" for side in "du"}
+        | {x: f"glora_{x}.X" for x in "ABCDE"},
+        _glora,
+        _glora_fields,
+        fields("r config_A_B config_C config_D_E init_weights"),
+        shapes=dict.fromkeys("ABC", _column_unless_one),
+    ),
+    Method(
+        "BEFT",
+        "beft",
+        {"v": "beft_bias"},
+        lambda config, place: zoo.beft(),
+        lambda settings, path: {},
+        fields("init_weights"),
+        shapes={"v": lambda shape, place: (1, *shape)},
+    ),
+    Method(
+        "SHIRA",
+        "shira",
+        {"values": "shira_weight"},
+        _shira,
+        lambda settings, path: None if settings["indices"] else {"r": settings["rank"]},
+        fields("r mask_type random_seed init_weights"),
+        extra=_shira_positions,
+        extra_keys=("shira_indices",),
+    ),
+]
+
+METHODS = (*PRODUCTS, *ROTATIONS, *DIAGONALS, *BLOCKS, *TRANSFORMS, *AFFINE)
 """Every method that PEFT and the zoo both have; the first row that fits is taken."""

@@ -243,14 +243,21 @@ LOKR = Method(
     per_layer=PRODUCT_PATTERNS,
 )
 
+
+def _hira(config: Config, place: Place) -> Structure:
+    """PEFT 0.21 writes rank_pattern and uses r at every layer, so the tensors decide."""
+    stored = place.tensors.get("hira_A")
+    rank = config.integer("r", 32) if stored is None or not stored.ndim else stored.shape[0]
+    return zoo.hira(rank=int(rank))
+
+
 HIRA = Method(
     "HIRA",
     "hira",
     {"B": "hira_B", "A": "hira_A"},
-    lambda config, place: zoo.hira(rank=config.at("r", "rank_pattern", 32, place.path)),
+    _hira,
     lambda settings, path: {"r": settings["rank"]},
     fields("r rank_pattern hira_dropout init_weights"),
-    per_layer={"r": "rank_pattern"},
     dropout="hira_dropout",
 )
 

@@ -30,7 +30,7 @@ from ..nn.laying import (
     refuse_meta,
 )
 from ..nn.sites import Site, candidates, reason_against, sites_at
-from ..structure import Structure, Update
+from ..structure import Call, Structure, Update
 from .files import refused
 from .methods import Method, Place
 
@@ -118,16 +118,26 @@ def place_values(source: Path, found: Sequence[Found]) -> tuple[list[Laid], dict
             update = one.structure.update(Base(one.layer.shape))
         except TensorAdaptError as error:
             raise error.at(f"'{one.place.path}'") from None
-        update = fitting(str(one.structure), update, one.layer.site)
+        text = title(one.structure)
+        update = fitting(text, update, one.layer.site)
         update = _with_shared(one, update)
         _check(one, update)
         operator = operator_of(update, one.layer.site, operators)
-        laid.append(Laid(one.layer.site, str(one.structure), update, operator))
+        laid.append(Laid(one.layer.site, text, update, operator))
     check_shared(laid)
     shared = _draw_rest(found, laid)
     for one, here in zip(found, laid, strict=True):
         _fill(one, here, shared)
     return laid, shared
+
+
+def title(structure: Structure) -> str:
+    """A structure as it prints, without settings that are long tables."""
+    if isinstance(structure, Call):
+        kept = {n: v for n, v in structure.settings if not isinstance(v, tuple) or len(v) <= 16}
+        inside = ", ".join(f"{name}={value!r}" for name, value in kept.items())
+        return f"{structure.method.name}({inside})"
+    return str(structure)
 
 
 def _with_shared(one: Found, update: Update) -> Update:
@@ -166,14 +176,14 @@ def _check(one: Found, update: Update) -> None:
                 raise refused(
                     one.source,
                     f"'{one.place.path}.{keys[leaf]}' is {stored.dtype} and "
-                    f"{tuple(stored.shape)}; {one.structure} on a weight of "
+                    f"{tuple(stored.shape)}; {title(one.structure)} on a weight of "
                     f"{one.layer.shape} has floating values and {wanted}",
                 )
     for leaf in one.values:
         if leaf not in declared:
             raise refused(
                 one.source,
-                f"Its tensor '{one.place.path}.{keys.get(leaf, leaf)}' is none of {one.structure} "
+                f"Its tensor '{one.place.path}.{keys.get(leaf, leaf)}' is none of {title(one.structure)} "
                 f"on a weight of {one.layer.shape}",
             )
 

@@ -53,11 +53,9 @@ class Pair:
         self.read_forward = tuple(
             places.get((entry.kind, entry.name), LAST) for entry in program.program.inputs
         )
+        known = places | {("saved", f"s{k}"): count + k for k in range(len(program.program.more))}
         self.read_back = tuple(
-            saved[entry.name]
-            if entry.kind == "saved"
-            else places.get((entry.kind, entry.name), LAST)
-            for entry in program.backward.inputs
+            known.get((entry.kind, entry.name), LAST) for entry in program.backward.inputs
         )
         self.gradients = tuple(places[entry.kind, entry.name] for entry in program.wanted)
         self.constants = (*self.forward.constants, *self.backward.constants, *plain.constants)

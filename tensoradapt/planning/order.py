@@ -2,13 +2,14 @@
 
 A tree is ranked by what training costs: every product is paid once forward and once for each
 operand that a gradient flows into, plus a price per byte kept. Up to ``EXACT`` values the
-search over subsets is exhaustive; opt_einsum's tree is always one more candidate, and the only
-one beyond.
+search over subsets is exhaustive; opt_einsum's tree is always one more candidate. Beyond, it is
+the only one, and where it joins two maps a greedy search takes its place.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from operator import itemgetter
 
 from .graph import Graph, Move, dense_allowed
@@ -158,6 +159,8 @@ def best_order(graph: Graph, tokens: int, rates: Rates, training: bool) -> Order
     search = Search(graph, tokens, rates, training)
     exact = _exhaustive(search)
     theirs = _opt_einsum(search)
+    if exact is None and theirs is None:
+        return _greedy(search)
     if exact is None or (theirs is not None and theirs.seconds <= exact.seconds * (1 + 1e-9)):
         return theirs or exact
     return exact
@@ -284,6 +287,26 @@ def _opt_einsum(search: Search) -> Order | None:
     mask, tree, seconds = stack[0]
     legal = mask == search.full and not _is_lone_map(search, tree)
     return Order(tree, seconds, f"opt_einsum {optimize}") if legal else None
+
+
+def _greedy(search: Search) -> Order | None:
+    """The cheapest step that is possible, again and again, where no path of the others is."""
+    stack: list[tuple[int, Tree, float]] = [
+        (1 << k, Leaf(k), 0.0) for k in range(len(search.graph.vertices))
+    ]
+    while len(stack) > 1:
+        made = [
+            (step[1], (a, b), step[0])
+            for a, b in combinations(stack, 2)
+            if (step := _join_two(search, a[:2], b[:2])) is not None
+        ]
+        if not made:
+            return None
+        seconds, (a, b), tree = min(made, key=itemgetter(0))
+        stack = [entry for entry in stack if entry not in (a, b)]
+        stack.append((a[0] | b[0], tree, a[2] + b[2] + seconds))
+    mask, tree, seconds = stack[0]
+    return None if _is_lone_map(search, tree) else Order(tree, seconds, "greedy search")
 
 
 def _join_all(
