@@ -83,7 +83,12 @@ from .structure import Fixed, Method, Structure, Update, method, methods
 
 if TYPE_CHECKING:
     from .analysis.bound import RankBound, rank_bound
+    from .analysis.certificate import certify_rank
     from .analysis.count import Count, count
+    from .analysis.dimension import Dimension, family_dimension
+    from .analysis.point import PointRank, rank_at
+    from .analysis.records import RankCertificate
+    from .analysis.verify import Verification, verify_certificate
     from .documents import from_json, to_json
     from .network.lower import lower
     from .planning.door import plan
@@ -97,33 +102,45 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Count": "analysis.count",
+    "Dimension": "analysis.dimension",
     "Plan": "planning.planner",
+    "PointRank": "analysis.point",
     "RankBound": "analysis.bound",
+    "RankCertificate": "analysis.records",
+    "Verification": "analysis.verify",
     "apply": "run.readings",
     "as_structure": "spelling",
+    "certify_rank": "analysis.certificate",
     "count": "analysis.count",
     "evaluate": "run.evaluate",
+    "family_dimension": "analysis.dimension",
     "from_json": "documents",
     "lower": "network.lower",
     "materialize": "run.readings",
     "parse": "spelling",
     "plan": "planning.door",
+    "rank_at": "analysis.point",
     "rank_bound": "analysis.bound",
     "sample": "run.sample",
     "to_json": "documents",
+    "verify_certificate": "analysis.verify",
 }
 """Public functions whose modules load more than the algebra, and where they live."""
 
 __all__ = [
     "Count",
+    "Dimension",
     "Expr",
     "Fixed",
     "Method",
     "Plan",
+    "PointRank",
     "RankBound",
+    "RankCertificate",
     "Structure",
     "TensorAdaptError",
     "Update",
+    "Verification",
     "__version__",
     "apply",
     "as_structure",
@@ -132,6 +149,7 @@ __all__ = [
     "base_bias",
     "block_diag",
     "cayley",
+    "certify_rank",
     "circulant",
     "clip",
     "column_norm",
@@ -147,6 +165,7 @@ __all__ = [
     "exp",
     "exponential",
     "eye",
+    "family_dimension",
     "formula",
     "from_data",
     "from_json",
@@ -174,6 +193,7 @@ __all__ = [
     "place",
     "plan",
     "polynomial",
+    "rank_at",
     "rank_bound",
     "relu",
     "reshape",
@@ -199,6 +219,7 @@ __all__ = [
     "tree",
     "tucker",
     "value_of",
+    "verify_certificate",
     "window",
 ]
 

@@ -103,20 +103,22 @@ def assert_agree(
     forward: Callable[[Tensor], Tensor] | None = None,
     base: Tensor | None = None,
     check_input: bool = True,
+    turned: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Equal outputs, and equal gradients of the input and of every trained tensor.
 
     ``theirs`` holds the foreign tensors under our names; one of another shape and equal size is
-    reshaped. ``base`` is W0 where the foreign library has written over it.
+    reshaped. ``base`` is W0 where the foreign library has written over it; ``turned`` has the
+    signs by which ours differ from theirs.
     """
     site = layer.get_base_layer()
     W = (site.weight if base is None else base).detach()
     b = None if site.bias is None else site.bias.detach()
     update = structure.update(Base(tuple(W.shape)))
-    known = leaves_of(update)
+    known, signs = leaves_of(update), turned or {}
     assert known.keys() <= theirs.keys(), known.keys() - theirs.keys()
     ours = {
-        name: theirs[name].detach().reshape(shape).clone().requires_grad_(trains)
+        name: (signs.get(name, 1) * theirs[name].detach()).reshape(shape).requires_grad_(trains)
         for name, (shape, trains) in known.items()
     }
     x, y = (input_for(tuple(W.shape), W.dtype).requires_grad_() for _ in range(2))
@@ -132,6 +134,7 @@ def assert_agree(
     given = torch.autograd.grad(_loss(got), [y, *(ours[name] for name in trained)])
     for name, mine, other in zip(["x", *trained], given, wanted, strict=True):
         if name != "x" or check_input:
+            other = signs.get(name, 1) * other
             assert_close(mine, other.reshape(mine.shape), rtol, f"∂/∂{name}")
 
 
@@ -172,4 +175,4 @@ def assert_same_leaves_and_starts(
             assert (other == 1).all() == (first[name] == 1).all(), name
         if other.numel() > 60 and other.any():
             ratio = float(first[name].abs().mean() / other.abs().mean())
-            assert 0.7 < ratio < 1.4, f"{name}: {ratio}"
+            assert 0.45 < ratio < 2.2, f"{name}: {ratio}"

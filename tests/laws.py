@@ -19,8 +19,9 @@ from torch import Tensor
 import tensoradapt as ta
 from tensoradapt.algebra.expression import Expr
 from tensoradapt.algebra.snapshot import distribute_snapshots
-from tensoradapt.algebra.walk import leaves, parameters
+from tensoradapt.algebra.walk import leaves, parameters, snapshots, start_of
 from tensoradapt.analysis.bound import rank_bound
+from tensoradapt.documents import from_json, to_json
 from tensoradapt.errors import UnsupportedError
 from tensoradapt.nn.emit import emit
 from tensoradapt.planning.candidate import Candidate, layer
@@ -48,7 +49,8 @@ class Site:
     """An update with random values for everything it reads, and what it is by the definition.
 
     ``delta`` is ΔW and ``shift`` is Δb, both by ``evaluate`` in numpy float64; ``magnified`` says
-    how much more than usual its values may magnify a rounding.
+    how much more than usual its values may magnify a rounding, and ``floor`` how large its
+    intermediate values are where they cancel.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Site:
     delta: np.ndarray
     shift: np.ndarray
     magnified: float = 1.0
+    floor: float = 0.0
 
     def __str__(self) -> str:
         return self.name
@@ -94,7 +97,13 @@ def product_size(x: np.ndarray, matrix: np.ndarray) -> float:
 
 
 @lru_cache(maxsize=512)
-def site(update: Update | Expr, name: str = "", seed: int = 11, magnified: float = 1.0) -> Site:
+def site(
+    update: Update | Expr,
+    name: str = "",
+    seed: int = 11,
+    magnified: float = 1.0,
+    floor: float = 0.0,
+) -> Site:
     """Lay an update, or an expression of one axis or more, on random values."""
     update = Update(update) if isinstance(update, Expr) else update
     parts = [part for part in (update.weight, update.bias) if part is not None]
@@ -110,7 +119,16 @@ def site(update: Update | Expr, name: str = "", seed: int = 11, magnified: float
         shift = np.asarray(evaluate(update.bias, values, **given))
     assert np.isfinite(delta).all() and np.isfinite(shift).all()
     title = name or repr(update.weight)
-    return Site(title, update, values, base, bias, x, delta, shift, magnified)
+    return Site(title, update, values, base, bias, x, delta, shift, magnified, floor)
+
+
+def given_data(row: Row) -> dict[str, np.ndarray]:
+    """Random arrays for the leaves that start as the user's own."""
+    update, source = row.structure.update(row.shape), np.random.RandomState(4)
+    parts = [part for part in (update.weight, update.bias, update.penalty) if part is not None]
+    every = dict.fromkeys(leaf for part in parts for leaf in (*leaves(part), *snapshots(part)))
+    wanted = [leaf for leaf in every if start_of(leaf).kind == "given"]
+    return {leaf.name: source.standard_normal(leaf.shape) for leaf in wanted}
 
 
 def site_of(row: Row) -> Site:
@@ -185,7 +203,8 @@ def programs_agree(site: Site, mode: str, rates: Iterable[Rates] = RATES) -> int
         "materialize": site.delta,
         "apply": site.x @ matrix.T,
     }.get(mode, site.x @ site.whole.T + site.bias + site.shift)
-    scale = {"materialize": None, "apply": product_size(site.x, matrix)}.get(mode, site.size)
+    sizes = {"materialize": float(np.abs(want).max()), "apply": product_size(site.x, matrix)}
+    scale = max(sizes.get(mode, site.size), site.floor)
     slopes = gradients(site) if mode == "train" else {}
     count = 0
     for made in programs(site, mode, rates):
@@ -299,7 +318,7 @@ def gradients_close(
 ) -> None:
     """Gradients agree relative to the largest of all; one that is not given counts as zero."""
     assert set(got) <= set(want), f"{what}: gradients of {set(got) - set(want)}"
-    scale = max(float(np.abs(slope).max()) for slope in want.values())
+    scale = max(site.floor, *(float(np.abs(slope).max()) for slope in want.values()))
     for key, slope in want.items():
         found = got.get(key, np.zeros_like(slope))
         limit = 4 * (site.depth + 2)
@@ -336,3 +355,31 @@ def counted_as_the_paper(row: Row) -> None:
     assert sum(trained.values()) == row.count, str(row)
     if len(parts) == 1:
         assert int(ta.count(parts[0])) == row.count, str(row)
+
+
+# --- laws 6 and 8 -------------------------------------------------------------------------
+
+
+def reads_back_equal(row: Row) -> None:
+    """Structure → JSON → Structure, and the same for its expressions, which print alike."""
+    assert from_json(to_json(row.structure)) == row.structure, f"{row}: the structure"
+    update = row.structure.update(row.shape)
+    for part in (update.weight, update.bias):
+        if part is not None:
+            again = from_json(to_json(part))
+            assert again == part and repr(again) == repr(part), f"{row}: the expression"
+
+
+def libraries_agree(row: Row) -> None:
+    """numpy and torch draw the same random leaves, and evaluate them alike."""
+    found = site_of(row)
+    like = torch.empty((), dtype=torch.float64)
+    drawn = sample(found.parts, seed=11, start="random", like=like)
+    assert drawn.keys() == found.values.keys()
+    for name, value in drawn.items():
+        assert np.array_equal(value.numpy(), found.values[name]), f"{row}: {name} is drawn apart"
+    given = {"base": torch.tensor(found.base), "bias": torch.tensor(found.bias)}
+    for read in (evaluate, materialize):
+        got = read(found.expr, drawn, **given)
+        assert isinstance(got, Tensor)
+        assert_close(got, found.delta, np.float64, found.depth, f"{row}: {read.__name__}")

@@ -1,153 +1,294 @@
-"""PEFT's configurations that the zoo has too, and a small model to lay them on."""
+"""The table of PEFT's methods that are the zoo's: configuration, tensors by our names, shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import peft
 import torch
 from peft.tuners.lora.config import BdLoraConfig
-from torch import Tensor, nn
 
-TARGET = {"target_modules": ["up", "inner.down"]}
+from tensoradapt import zoo
+from tensoradapt.structure import Structure
+from tests.foreign import tensors
 
-
-class Inner(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.down = nn.Linear(24, 16)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(x)
+TARGET = {"target_modules": ["site"]}
+SHAPES = ((24, 16), (16, 24), (7, 13))
+EVEN = ((24, 16), (16, 24), (12, 12))
 
 
-class Net(nn.Module):
-    """Two layers of different shapes that are adapted, and one that is not."""
+@dataclass(frozen=True)
+class Case:
+    """A structure, the PEFT configuration that is the same method, and its tensors by our names."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(5)
-        self.up = nn.Linear(16, 24)
-        self.inner = Inner()
-        self.head = nn.Linear(16, 4)
+    structure: Structure
+    config: Callable[[], Any]
+    keys: Mapping[str, str]
+    shapes: tuple[tuple[int, ...], ...] = SHAPES
+    factors: Mapping[str, float] = field(default_factory=dict)
+    rtol: float = 1e-10
+    check_input: bool = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.tanh(self.inner(torch.tanh(self.up(x)))))
+    def __str__(self) -> str:
+        return str(self.structure)
 
-
-def lora(**settings: Any) -> Any:
-    return peft.LoraConfig(**{"r": 4, "lora_alpha": 10} | settings, **TARGET)
-
-
-def lokr(**settings: Any) -> Any:
-    return peft.LoKrConfig(**{"alpha": 7} | settings, **TARGET)
+    def tensors(self, layer: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """Its tensors by our names; ``factors`` are what ours carry and theirs do not."""
+        found = tensors(layer, self.keys)
+        return found | {name: found[name] * f for name, f in self.factors.items()}
 
 
-PATTERNS = {"rank_pattern": {"down": 2}, "alpha_pattern": {"inner.down": 3}}
-BLOCKS = {"target_modules_bd_a": ["up"], "target_modules_bd_b": ["down"], "nblocks": 2}
+LORA = {"B": "lora_B", "A": "lora_A"}
 
-CASES: dict[str, Callable[[], Any]] = {
-    "lora": lora,
-    "lora_patterns": lambda: lora(**PATTERNS),
-    "rslora": lambda: lora(use_rslora=True),
-    "lora_gaussian": lambda: lora(init_lora_weights="gaussian"),
-    "lora_orthogonal": lambda: lora(init_lora_weights="orthogonal"),
-    "lora_mica": lambda: lora(init_lora_weights="mica"),
-    "pissa": lambda: lora(init_lora_weights="pissa"),
-    "olora": lambda: lora(init_lora_weights="olora"),
-    "dora": lambda: lora(use_dora=True),
-    "dora_patterns": lambda: lora(use_dora=True, use_rslora=True, **PATTERNS),
-    "kasa": lambda: lora(kasa_config=peft.KasaConfig()),
-    "bd_lora": lambda: lora(use_bdlora=BdLoraConfig(**BLOCKS)),
-    "with_head": lambda: lora(modules_to_save=["head"]),
-    "loha": lambda: peft.LoHaConfig(r=3, alpha=7, **TARGET),
-    "loha_patterns": lambda: peft.LoHaConfig(r=3, alpha=7, **PATTERNS, **TARGET),
-    "lokr": lambda: lokr(r=1),
-    "lokr_dense": lambda: lokr(r=9),
-    "lokr_both": lambda: lokr(r=1, decompose_both=True, decompose_factor=8),
-    "hira": lambda: peft.HiraConfig(r=4, rank_pattern={"up": 2}, **TARGET),
-    "adalora": lambda: peft.AdaLoraConfig(init_r=4, lora_alpha=10, total_step=10, **TARGET),
-    "vera": lambda: peft.VeraConfig(r=6, **TARGET),
-    "vera_seeded": lambda: peft.VeraConfig(
-        r=6, save_projection=False, projection_prng_key=11, **TARGET
+RANDLORA = {
+    **{"B": "randlora_B", "A": "randlora_A"},
+    **{"lambda": "randlora_lambda", "gamma": "randlora_gamma"},
+}
+PVERA = {"B": "pvera_B", "A": "pvera_A", "b": "pvera_lambda_b", "d": "pvera_lambda_d"}
+PSOFT = {
+    **{"R": "psoft_R", "beta": "psoft_R.default.vector_b", "alpha": "psoft_R.default.vector_a"},
+    **{"B": "_psoft_B_cache", "A": "_psoft_A_cache"},
+}
+ADALORA = {"B": "lora_B", "E": "lora_E", "A": "lora_A"}
+
+CASES = [
+    Case(
+        zoo.lora(rank=4, alpha=10, start="gaussian"),
+        lambda: peft.LoraConfig(r=4, lora_alpha=10, init_lora_weights="gaussian", **TARGET),
+        LORA,
     ),
-    "pvera": lambda: peft.PveraConfig(r=6, **TARGET),
-    "pvera_seeded": lambda: peft.PveraConfig(
-        r=6, save_projection=False, projection_prng_key=11, **TARGET
+    Case(
+        zoo.lora(rank=4, alpha=10, start="orthogonal"),
+        lambda: peft.LoraConfig(r=4, lora_alpha=10, init_lora_weights="orthogonal", **TARGET),
+        LORA,
     ),
-    "randlora": lambda: peft.RandLoraConfig(r=3, randlora_alpha=7, **TARGET),
-    "randlora_seeded": lambda: peft.RandLoraConfig(
-        r=3, randlora_alpha=7, save_projection=False, projection_prng_key=11, **TARGET
+    Case(
+        zoo.lora(rank=4, alpha=10, start="mica"),
+        lambda: peft.LoraConfig(r=4, lora_alpha=10, init_lora_weights="mica", **TARGET),
+        LORA,
     ),
-    "oft": lambda: peft.OFTConfig(r=0, oft_block_size=4, **TARGET),
-    "oft_count": lambda: peft.OFTConfig(r=4, oft_block_size=0, **TARGET),
-    "oft_cayley": lambda: peft.OFTConfig(
-        r=0, oft_block_size=4, use_cayley_neumann=False, block_share=True, **TARGET
+    Case(
+        zoo.kasa(rank=3, alpha=7, truncate_base=False),
+        lambda: peft.LoraConfig(r=3, lora_alpha=7, kasa_config=peft.KasaConfig(), **TARGET),
+        LORA | {"d": "lora_diag"},
     ),
-    "boft": lambda: peft.BOFTConfig(boft_block_size=4, **TARGET),
-    "boft_count": lambda: peft.BOFTConfig(boft_block_num=4, boft_block_size=0, **TARGET),
-    "hra": lambda: peft.HRAConfig(r=4, **TARGET),
-    "hra_orthogonal": lambda: peft.HRAConfig(r=3, apply_GS=True, **TARGET),
-    "psoft": lambda: peft.PsoftConfig(r=4, **TARGET),
-    "psoft_free": lambda: peft.PsoftConfig(r=4, psoft_orth=False, psoft_mag_a=False, **TARGET),
-    "road": lambda: peft.RoadConfig(variant="road_1", group_size=4, **TARGET),
-    "road_4": lambda: peft.RoadConfig(variant="road_4", group_size=8, **TARGET),
-    "ia3": lambda: peft.IA3Config(feedforward_modules=["inner.down"], **TARGET),
-    "miss": lambda: peft.MissConfig(r=5, **TARGET),
-    "miss_mini": lambda: peft.MissConfig(r=4, init_weights="mini", mini_r=4, **TARGET),
-    "miss_bat": lambda: peft.MissConfig(r=4, init_weights="bat", **TARGET),
-    "gralora": lambda: peft.GraloraConfig(r=4, alpha=10, **TARGET),
-    "gralora_hybrid": lambda: peft.GraloraConfig(r=4, alpha=10, hybrid_r=2, **TARGET),
-    "delora": lambda: peft.DeloraConfig(r=4, rank_pattern={"up": 2}, **TARGET),
-    "fourierft": lambda: peft.FourierFTConfig(
-        n_frequency=20, n_frequency_pattern={"up": 9}, scaling=30.0, **TARGET
+    Case(
+        zoo.adalora(rank=4, alpha=10),
+        lambda: peft.AdaLoraConfig(init_r=4, lora_alpha=10, total_step=10, **TARGET),
+        ADALORA,
+        (*SHAPES, (12, 10, 3, 2)),
     ),
-    "waveft": lambda: peft.WaveFTConfig(n_frequency=20, wavelet_family="db1", **TARGET),
-    "waveft_sparse": lambda: peft.WaveFTConfig(
-        n_frequency=20, use_idwt=False, wavelet_family="db1", **TARGET
+    Case(zoo.pvera(rank=6), lambda: peft.PveraConfig(r=6, **TARGET), PVERA),
+    Case(
+        zoo.randlora(rank=3, alpha=7),
+        lambda: peft.RandLoraConfig(r=3, randlora_alpha=7, **TARGET),
+        RANDLORA,
+        (*SHAPES, (12, 12)),
     ),
-    "glora": lambda: peft.GloraConfig(r=4, **TARGET),
-    "glora_vectors": lambda: peft.GloraConfig(
-        r=4, config_A_B="vector", config_C="vector", config_D_E="vector", **TARGET
+    Case(
+        zoo.gralora(rank=4, alpha=10),
+        lambda: peft.GraloraConfig(r=4, alpha=10, **TARGET),
+        {"B": "gralora_B", "A": "gralora_A"},
+        EVEN,
     ),
-    "glora_numbers": lambda: peft.GloraConfig(
-        r=4, config_A_B="constant", config_C="none", config_D_E="constant", **TARGET
+    Case(
+        zoo.gralora(rank=6, alpha=10, gralora_k=3, hybrid_r=2),
+        lambda: peft.GraloraConfig(r=6, alpha=10, gralora_k=3, hybrid_r=2, **TARGET),
+        {
+            **{"B": "gralora_B", "A": "gralora_A"},
+            **{"B_general": "gralora_B_general", "A_general": "gralora_A_general"},
+        },
+        ((24, 15), (12, 18)),
     ),
-    "beft": lambda: peft.BeftConfig(**TARGET),
-    "shira": lambda: peft.ShiraConfig(r=2, random_seed=3, **TARGET),
-    "c3a": lambda: peft.C3AConfig(block_size=8, block_size_pattern={"up": 4}, **TARGET),
+    *(
+        Case(
+            zoo.bd_lora(rank=4, alpha=10, nblocks=2, block_diagonal=side),
+            lambda side=side: peft.LoraConfig(
+                r=4,
+                lora_alpha=10,
+                use_bdlora=BdLoraConfig(**{f"target_modules_bd_{side}": ["site"]}, nblocks=2),
+                **TARGET,
+            ),
+            LORA,
+            EVEN,
+        )
+        for side in ("a", "b")
+    ),
+    *(
+        Case(
+            zoo.miss(rank=r, **({} if kind is True else {"variant": kind, "mini_r": 4})),
+            lambda r=r, kind=kind: peft.MissConfig(r=r, init_weights=kind, mini_r=4, **TARGET),
+            {"M": "miss_block"},
+            shapes,
+        )
+        for r, kind, shapes in ((5, True, SHAPES), (3, "mini", EVEN), (4, "bat", EVEN))
+    ),
+    Case(
+        zoo.oft(oft_block_size=4),
+        lambda: peft.OFTConfig(r=0, oft_block_size=4, **TARGET),
+        {"R": "oft_R"},
+        EVEN,
+    ),
+    Case(
+        zoo.oft(oft_block_size=4, use_cayley_neumann=False),
+        lambda: peft.OFTConfig(r=0, oft_block_size=4, use_cayley_neumann=False, **TARGET),
+        {"R": "oft_R"},
+        EVEN,
+    ),
+    *(
+        Case(
+            zoo.oft(oft_block_size=4, block_share=True, num_cayley_neumann_terms=terms),
+            lambda terms=terms: peft.OFTConfig(
+                r=0,
+                oft_block_size=4,
+                block_share=True,
+                num_cayley_neumann_terms=terms,
+                **TARGET,
+            ),
+            {"R": "oft_R"},
+            EVEN,
+        )
+        for terms in (2, 3, 4, 7)
+    ),
+    Case(
+        zoo.boft(boft_block_size=4),
+        lambda: peft.BOFTConfig(boft_block_size=4, **TARGET),
+        {"R": "boft_R", "s": "boft_s"},
+        (*EVEN, (12, 10, 2, 2)),
+    ),
+    Case(
+        zoo.hra(rank=4),
+        lambda: peft.HRAConfig(r=4, **TARGET),
+        {"u": "hra_u"},
+        (*SHAPES, (6, 5, 3, 3)),
+    ),
+    Case(zoo.hra(rank=3), lambda: peft.HRAConfig(r=3, **TARGET), {"u": "hra_u"}),
+    Case(
+        zoo.hra(rank=3, apply_GS=True),
+        lambda: peft.HRAConfig(r=3, apply_GS=True, **TARGET),
+        {"u": "hra_u"},
+    ),
+    *(
+        Case(
+            zoo.psoft(rank=4, **settings),
+            lambda settings=settings: peft.PsoftConfig(r=4, psoft_alpha=10, **settings, **TARGET),
+            PSOFT,
+            factors={"B": 10 / 4},
+        )
+        for settings in (
+            {},
+            {"psoft_orth": False, "psoft_mag_a": False},
+            {"use_cayley_neumann": True, "cayley_neumann_eps": 0.9},
+        )
+    ),
+    *(
+        Case(
+            zoo.road(variant=variant, group_size=4),
+            lambda variant=variant: peft.RoadConfig(variant=variant, group_size=4, **TARGET),
+            {"theta": "road_theta", "alpha": "road_alpha"},
+            EVEN,
+        )
+        for variant in ("road_1", "road_2", "road_4")
+    ),
+    Case(
+        zoo.fourierft(n_frequency=20),
+        lambda: peft.FourierFTConfig(n_frequency=20, **TARGET),
+        {"c": "fourierft_spectrum"},
+        rtol=1e-5,  # its transform is in float32
+    ),
+    Case(
+        zoo.waveft(n_frequency=40),
+        lambda: peft.WaveFTConfig(n_frequency=40, wavelet_family="db1", **TARGET),
+        {"c": "waveft_spectrum"},
+    ),
+    Case(
+        zoo.waveft(n_frequency=40, use_idwt=False, start="normal"),
+        lambda: peft.WaveFTConfig(
+            n_frequency=40, use_idwt=False, wavelet_family="db1", init_weights=False, **TARGET
+        ),
+        {"c": "waveft_spectrum"},
+    ),
+    Case(
+        zoo.c3a(block_size=4),
+        lambda: peft.C3AConfig(block_size=4, **TARGET),
+        {"w": "c3a_kernel"},
+        EVEN,
+        rtol=1e-5,  # its transform is in float32
+        check_input=False,
+    ),
+    Case(
+        zoo.ia3(),
+        lambda: peft.IA3Config(feedforward_modules=[], **TARGET),
+        {"l": "ia3_l"},
+        (*SHAPES, (12, 10, 3, 2)),
+    ),
+    Case(
+        zoo.ia3(is_feedforward=True),
+        lambda: peft.IA3Config(feedforward_modules=["site"], **TARGET),
+        {"l": "ia3_l"},
+        (*SHAPES, (12, 10, 3, 2)),
+    ),
+    Case(
+        zoo.delora(rank=4),
+        lambda: peft.DeloraConfig(r=4, **TARGET),
+        {"B": "delora_B", "A": "delora_A", "lambda": "delora_lambda", "w_norm": "delora_w_norm"},
+    ),
+]
+
+GLORA_D_E = {"D": "glora_D.default.X", "E": "glora_E.default.X"}
+GLORA_VECTORS = {"A": "glora_A.default.X", "B": "glora_B.default.X"}
+PEANUT = {
+    **{"A": "peanut_A", "B": "peanut_B"},
+    **{f"E{k + 1}": f"peanut_encoders.default.{k}.weight" for k in range(2)},
+    **{f"D{k + 1}": f"peanut_decoders.default.{k}.weight" for k in range(2)},
 }
 
 
-def is_random(name: str) -> bool:
-    """Whether a tensor of PEFT's model is random in these tests: all that a file holds."""
-    return "base_layer" not in name and "original_module" not in name
+def _paths(*names: str) -> dict[str, str]:
+    return {f"{name}_{end}": f"glora_{name}.default.X{end}" for name in names for end in "du"}
 
 
-def write(
-    case: str, folder: Path, dtype: torch.dtype = torch.float32
-) -> Callable[[Tensor], Tensor]:
-    """Save an adapter of PEFT with random values in every tensor; return PEFT's own outputs.
+def _glora(keys: Mapping[str, str], **settings: str) -> Case:
+    return Case(
+        zoo.glora(rank=3, **settings), lambda: peft.GloraConfig(r=3, **settings, **TARGET), keys
+    )
 
-    The model is loaded again by PEFT, so that what it regenerates is what a user would get.
-    """
-    torch.manual_seed(7)
-    model = peft.get_peft_model(Net(), CASES[case]())
-    source = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, leaf in model.named_parameters():
-            trains = "base_layer" not in name and "original_module" not in name
-            if trains and (leaf.requires_grad or "lora_" in name):
-                leaf.copy_(0.3 * torch.randn(leaf.shape, generator=source))
-        for buffers in {
-            id(b): b
-            for n, b in model.named_buffers()
-            if n.rpartition(".")[0].endswith(("_A", "_B"))
-        }.values():
-            if not case.endswith("seeded") and "psoft" not in case:
-                buffers.copy_(0.3 * torch.randn(buffers.shape, generator=source))
-    model.save_pretrained(folder)
-    again = peft.PeftModel.from_pretrained(Net(), folder).eval()
-    return lambda x: again(x)
+
+AFFINE = [
+    _glora(_paths("A", "B", "C") | GLORA_D_E),
+    _glora(
+        GLORA_VECTORS | {"C": "glora_C.default.X"} | GLORA_D_E,
+        config_A_B="vector",
+        config_C="vector",
+        config_D_E="vector",
+    ),
+    _glora(GLORA_VECTORS, config_A_B="constant", config_C="none", config_D_E="none"),
+    _glora(_paths("C") | GLORA_D_E, config_A_B="none", config_D_E="vector"),
+    Case(zoo.beft(), lambda: peft.BeftConfig(**TARGET), {"v": "beft_bias"}),
+    Case(
+        zoo.deft(rank=4, alpha=10),
+        lambda: peft.DeftConfig(r=4, alpha=10, **TARGET),
+        {"P": "deft_P", "R": "deft_R"},
+        rtol=1e-5,  # its projection is in float32
+    ),
+    Case(
+        zoo.deft(rank=4, para=True),
+        lambda: peft.DeftConfig(r=4, para=True, **TARGET),
+        {"P": "deft_P"},
+        rtol=1e-5,
+    ),
+    *(
+        Case(
+            zoo.peanut(rank=4, depth=depth, act_fn=act_fn, scaling=0.7),
+            lambda depth=depth, act_fn=act_fn: peft.PeanutConfig(
+                r=4, depth=depth, act_fn=act_fn, scaling=0.7, **TARGET
+            ),
+            {name: PEANUT[name] for name in PEANUT if depth or len(name) == 1},
+        )
+        for depth, act_fn in ((0, "relu"), (2, "tanh"), (2, "silu"))
+    ),
+]
+
+CASES += AFFINE

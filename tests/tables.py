@@ -25,6 +25,7 @@ from tests.rows import (
 )
 from tests.tables_2 import ROWS_2
 from tests.tables_3 import ROWS_3
+from tests.tables_shared import ALONE
 
 __all__ = ["ROWS", "Row"]
 
@@ -210,4 +211,5 @@ ROWS = [
     *NONLINEAR,
     *ROWS_2,
     *ROWS_3,
+    *ALONE,
 ]

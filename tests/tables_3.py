@@ -7,6 +7,7 @@ from tests.rows import (
     CONV1,
     CONV2,
     CONVOLUTIONS,
+    EVERY,
     MATRICES,
     PRIME,
     SQUARE,
@@ -108,4 +109,112 @@ SPECTRAL = [
     Row(zoo.c3a(block_size=12, start="kaiming_uniform"), SQUARE, 12, False, False),
 ]
 
-ROWS_3 = [*ROTATIONS, *SPECTRAL]
+SPARSE = [
+    *rows(zoo.shira(rank=2), lambda o, i: 2 * (o + i), [*MATRICES, CONV2]),
+    *rows(zoo.shira(indices=(0,)), lambda o, i: 1, THIN),
+    Row(zoo.shira(indices=(5, 90, 3, 44)), PRIME, 4),
+    Row(zoo.supertuning(indices=(5, 90, 3, 44)), PRIME, 4),
+    Row(zoo.supertuning(indices=(0, 35), rank=3, alpha=7), CONV2, 2 + 3 * (8 + 36)),
+]
+
+AFFINE = [
+    *rows(zoo.glora(rank=3), lambda o, i: 6 * (o + i) + 3 * (i + 1) + 2, [*MATRICES, CONV2], True),
+    *rows(
+        zoo.glora(rank=1, config_A_B="vector", config_C="vector", config_D_E="vector"),
+        lambda o, i: 2 * o + i + 2 * o,
+        [*THIN, WIDE, CONV1],
+        base_needed=True,
+    ),
+    *rows(
+        zoo.glora(rank=1, config_A_B="constant", config_C="none", config_D_E="none"),
+        lambda o, i: 2,
+        [WIDE],
+        base_needed=True,
+    ),
+    *rows(zoo.glora(rank=2, config_A_B="none"), lambda o, i: 2 * (i + 1) + 2, [TALL], True),
+    *rows(zoo.glora_lycoris(rank=3, alpha=7), lambda o, i: 3 * (o + 3 * i), MATRICES, True),
+    Row(zoo.glora_lycoris(rank=2, alpha=7, use_rslora=True), CONV2, 2 * (8 + 36 + 2 * 6), True),
+    *rows(zoo.glora_lycoris(rank=1), lambda o, i: o + 3 * i, THIN, True),
+    *rows(zoo.beft(), lambda o, i: o, EVERY),
+]
+
+DECOMPOSED = [
+    *rows(zoo.deft(rank=3, alpha=7), lambda o, i: 3 * (o + i), [*MATRICES, CONV2], True),
+    *rows(
+        zoo.deft(rank=3, alpha=7, decomposition_method="qr"),
+        lambda o, i: 3 * (o + i),
+        [WIDE, TALL, CONV1],
+        base_needed=True,
+    ),
+    *rows(zoo.deft(rank=1), lambda o, i: o + i, THIN, True),
+    *rows(zoo.deft(rank=2, para=True), lambda o, i: 2 * o, [WIDE, CONV1], True, False),
+    *rows(
+        zoo.deft(rank=2, decomposition_method="qr", para=True),
+        lambda o, i: 2 * o,
+        [TALL],
+        base_needed=True,
+        starts_at_zero=False,
+    ),
+    *rows(zoo.peanut(rank=3, scaling=0.5), lambda o, i: 6 * o, [*MATRICES, CONV2], True),
+    *rows(
+        zoo.peanut(rank=3, depth=2, act_fn="silu"),
+        lambda o, i: 6 * o + 4 * 9,
+        [WIDE, CONV1],
+        base_needed=True,
+    ),
+    *rows(zoo.peanut(rank=1, depth=1, act_fn="tanh"), lambda o, i: 2 * o + 2, THIN, True),
+    *rows(zoo.osf(effective_rank=2), lambda o, i: (min(o, i) - 2) * (o + i + 1), MATRICES, True),
+    *rows(zoo.osf(), lambda o, i: -(-min(o, i) // 2) * (o + i + 1), [PRIME, CONV1, CONV2], True),
+    *rows(
+        zoo.frod(sparse_rate=0.05),
+        lambda o, i: i + i * i // 20,
+        [*MATRICES, CONV1],
+        base_needed=True,
+        starts_at_zero=None,
+    ),
+    Row(zoo.frod(sparse_rate=0), (1, 1), 1, True, None),
+    Row(zoo.frod(), (9, 1), 1, True, None),
+    Row(zoo.frod(), (1, 9), 10, True, None),
+    Row(zoo.frod(indices=(0, 100, 33)), PRIME, 13 + 3, True, None),
+    Row(zoo.adamss(rank=6, num_subspaces=3, subspace_rank=2), SQUARE, 3 * 2 * (6 + 4), True),
+    Row(zoo.adamss(rank=99, num_subspaces=3, subspace_rank=2), PRIME, 6 * 7 + 2 * 7, True),
+    Row(zoo.adamss(rank=4, num_subspaces=2, with_bias=False), CONV1, 2 * 4 + 6, True),
+    Row(
+        zoo.adamss(rank=4, subspace_rank=3, clusters=(1, 0, 1, 1, 2, 1, 1)),
+        PRIME,
+        1 * (4 + 1) + 3 * (4 + 5) + 1 * (4 + 1),
+        base_needed=True,
+    ),
+]
+
+CHAINS = [
+    *rows(zoo.flora(rank=3, alpha=7), lambda o, i: 9 + 3 * (o + i), MATRICES),
+    *rows(zoo.flora(rank=1, alpha=7), lambda o, i: 1 + o + i, THIN),
+    Row(zoo.flora(rank=3, alpha=7), CONV2, 9 * 3 * 2 + 3 * (8 + 6) + 9 + 4),
+    Row(zoo.flora(rank=4, kernel_rank=1), CONV1, 16 + 4 * (6 + 4) + 3),
+    Row(zoo.loretta(rank=2, alpha=7, tensor_rank=3), WIDE, 60 + 48, starts_at_zero=False),
+    Row(
+        zoo.loretta(rank=4, alpha=7, tensor_rank=2, shape_in=(4, 13), shape_out=(7, 2, 2)),
+        PRIME,
+        2 * 17 + 14 + 8 + 4,
+        starts_at_zero=False,
+    ),
+    Row(zoo.loretta(rank=1, tensor_rank=2, order=2), (9, 1), 2 * 2 + 2 * 6, starts_at_zero=False),
+    Row(zoo.quanta(), SQUARE, 36 + 36 + 16),
+    Row(zoo.quanta(axes=2), SQUARE, 144),
+    Row(zoo.quanta(shape=(2, 3, 3)), WIDE, 36 + 36 + 81),
+    Row(zoo.quanta(shape=(3, 3, 2)), TALL, 81 + 36 + 36),
+    Row(zoo.quanta(), PRIME, 169 + 169 + 1),
+    Row(zoo.quanta(axes=4), CONV1, 4 + 4 + 9 + 16 + 36 + 36),
+    Row(zoo.quanta(), (1, 1), 3),
+]
+
+BEGINNINGS = [
+    Row(zoo.since_start(within=zoo.c3a(block_size=2)), WIDE, 72),
+    Row(zoo.since_start(within=zoo.loretta(rank=2, tensor_rank=3)), WIDE, 60 + 48),
+    Row(zoo.since_start(within=zoo.ia3()), CONV1, 6, True),
+    Row(zoo.since_start(within=zoo.loha(rank=2), leaves=("B1", "A2")), PRIME, 80),
+    Row(zoo.since_start(within=zoo.adalora(rank=2, alpha=3), leaves=("A",)), TALL, 54),
+]
+
+ROWS_3 = [*ROTATIONS, *SPECTRAL, *SPARSE, *AFFINE, *DECOMPOSED, *CHAINS, *BEGINNINGS]

@@ -96,6 +96,15 @@ CASES = [
         TUCKER,
         [CONV],
     ),
+    *(
+        (
+            zoo.glora_lycoris(rank=4, alpha=10, use_rslora=rs),
+            ("glora.GLoRAModule", {"lora_dim": 4, "alpha": 10, "rs_lora": rs}),
+            {f"{n}{k}".upper(): f"{n}{k}.weight" for n in "ab" for k in (1, 2)},
+            shapes,
+        )
+        for rs, shapes in ((False, [*SHAPES, (12, 10, 1, 1)]), (True, [(24, 16)]))
+    ),
     (zoo.ia3(parametrization="offset"), ("ia3.IA3Module", {}), {"l": "weight"}, [*SHAPES, CONV]),
     (
         zoo.ia3(parametrization="offset", is_feedforward=True),

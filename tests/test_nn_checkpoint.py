@@ -199,8 +199,8 @@ def test_models_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"it was \(6, 6\) when saved and is \(8, 8\) here"):
         tnn.load(nn_models.Model(width=8), tmp_path)
     model = make()
-    model.blocks[0].q_proj = nn.Conv1d(6, 6, 1)
-    with pytest.raises(CheckpointError, match=r"is a Conv1d, which cannot be adapted"):
+    model.blocks[0].q_proj = nn.ConvTranspose1d(6, 6, 1)
+    with pytest.raises(CheckpointError, match=r"is a ConvTranspose1d, which cannot be adapted"):
         tnn.load(model, tmp_path)
     model = make()
     model.blocks[0].q_proj = nn.Linear(6, 6, bias=False)

@@ -72,8 +72,10 @@ def test_matched_but_unsupported_names_the_kind():
         paths(where=nn.LayerNorm)
     with pytest.raises(TargetError, match="lazy layer whose weight has no shape yet"):
         paths(nn.Sequential(nn.LazyLinear(3)), where="0")
-    mixed = nn.ModuleDict({"a": nn.ModuleDict({"x": nn.Linear(2, 2)}), "x": nn.Conv1d(2, 2, 1)})
-    with pytest.raises(TargetError, match="'x' is a Conv1d"):
+    mixed = nn.ModuleDict(
+        {"a": nn.ModuleDict({"x": nn.Linear(2, 2)}), "x": nn.ConvTranspose1d(2, 2, 1)}
+    )
+    with pytest.raises(TargetError, match="'x' is a ConvTranspose1d"):
         paths(mixed, where="x")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from tensoradapt.algebra.indexing import torch_choice_map
 from tensoradapt.run.evaluate import evaluate
 from tensoradapt.run.positions import positions
 from tensoradapt.run.sample import sample
-from tensoradapt.structure import Structure
+from tensoradapt.zoo.sparse import largest_entries
 from tests.foreign import (
     Site,
     assert_agree,
@@ -29,230 +27,7 @@ from tests.foreign import (
 
 peft = pytest.importorskip("peft", reason="the extra hf is not installed")
 
-from peft.tuners.lora.config import BdLoraConfig  # noqa: E402
-
-TARGET = {"target_modules": ["site"]}
-SHAPES = ((24, 16), (16, 24), (7, 13))
-EVEN = ((24, 16), (16, 24), (12, 12))
-
-
-@dataclass(frozen=True)
-class Case:
-    """A structure, the PEFT configuration that is the same method, and its tensors by our names."""
-
-    structure: Structure
-    config: Callable[[], Any]
-    keys: Mapping[str, str]
-    shapes: tuple[tuple[int, ...], ...] = SHAPES
-    factors: Mapping[str, float] = field(default_factory=dict)
-    rtol: float = 1e-10
-    check_input: bool = True
-
-    def __str__(self) -> str:
-        return str(self.structure)
-
-    def tensors(self, layer: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """Its tensors by our names; ``factors`` are what ours carry and theirs do not."""
-        found = tensors(layer, self.keys)
-        return found | {name: found[name] * f for name, f in self.factors.items()}
-
-
-LORA = {"B": "lora_B", "A": "lora_A"}
-
-RANDLORA = {
-    **{"B": "randlora_B", "A": "randlora_A"},
-    **{"lambda": "randlora_lambda", "gamma": "randlora_gamma"},
-}
-PVERA = {"B": "pvera_B", "A": "pvera_A", "b": "pvera_lambda_b", "d": "pvera_lambda_d"}
-PSOFT = {
-    **{"R": "psoft_R", "beta": "psoft_R.default.vector_b", "alpha": "psoft_R.default.vector_a"},
-    **{"B": "_psoft_B_cache", "A": "_psoft_A_cache"},
-}
-ADALORA = {"B": "lora_B", "E": "lora_E", "A": "lora_A"}
-
-CASES = [
-    Case(
-        zoo.lora(rank=4, alpha=10, start="gaussian"),
-        lambda: peft.LoraConfig(r=4, lora_alpha=10, init_lora_weights="gaussian", **TARGET),
-        LORA,
-    ),
-    Case(
-        zoo.lora(rank=4, alpha=10, start="orthogonal"),
-        lambda: peft.LoraConfig(r=4, lora_alpha=10, init_lora_weights="orthogonal", **TARGET),
-        LORA,
-    ),
-    Case(
-        zoo.lora(rank=4, alpha=10, start="mica"),
-        lambda: peft.LoraConfig(r=4, lora_alpha=10, init_lora_weights="mica", **TARGET),
-        LORA,
-    ),
-    Case(
-        zoo.kasa(rank=3, alpha=7, truncate_base=False),
-        lambda: peft.LoraConfig(r=3, lora_alpha=7, kasa_config=peft.KasaConfig(), **TARGET),
-        LORA | {"d": "lora_diag"},
-    ),
-    Case(
-        zoo.adalora(rank=4, alpha=10),
-        lambda: peft.AdaLoraConfig(init_r=4, lora_alpha=10, total_step=10, **TARGET),
-        ADALORA,
-        (*SHAPES, (12, 10, 3, 2)),
-    ),
-    Case(zoo.pvera(rank=6), lambda: peft.PveraConfig(r=6, **TARGET), PVERA),
-    Case(
-        zoo.randlora(rank=3, alpha=7),
-        lambda: peft.RandLoraConfig(r=3, randlora_alpha=7, **TARGET),
-        RANDLORA,
-        (*SHAPES, (12, 12)),
-    ),
-    Case(
-        zoo.gralora(rank=4, alpha=10),
-        lambda: peft.GraloraConfig(r=4, alpha=10, **TARGET),
-        {"B": "gralora_B", "A": "gralora_A"},
-        EVEN,
-    ),
-    Case(
-        zoo.gralora(rank=6, alpha=10, gralora_k=3, hybrid_r=2),
-        lambda: peft.GraloraConfig(r=6, alpha=10, gralora_k=3, hybrid_r=2, **TARGET),
-        {
-            **{"B": "gralora_B", "A": "gralora_A"},
-            **{"B_general": "gralora_B_general", "A_general": "gralora_A_general"},
-        },
-        ((24, 15), (12, 18)),
-    ),
-    *(
-        Case(
-            zoo.bd_lora(rank=4, alpha=10, nblocks=2, block_diagonal=side),
-            lambda side=side: peft.LoraConfig(
-                r=4,
-                lora_alpha=10,
-                use_bdlora=BdLoraConfig(**{f"target_modules_bd_{side}": ["site"]}, nblocks=2),
-                **TARGET,
-            ),
-            LORA,
-            EVEN,
-        )
-        for side in ("a", "b")
-    ),
-    *(
-        Case(
-            zoo.miss(rank=r, **({} if kind is True else {"variant": kind, "mini_r": 4})),
-            lambda r=r, kind=kind: peft.MissConfig(r=r, init_weights=kind, mini_r=4, **TARGET),
-            {"M": "miss_block"},
-            shapes,
-        )
-        for r, kind, shapes in ((5, True, SHAPES), (3, "mini", EVEN), (4, "bat", EVEN))
-    ),
-    Case(
-        zoo.oft(oft_block_size=4),
-        lambda: peft.OFTConfig(r=0, oft_block_size=4, **TARGET),
-        {"R": "oft_R"},
-        EVEN,
-    ),
-    Case(
-        zoo.oft(oft_block_size=4, use_cayley_neumann=False),
-        lambda: peft.OFTConfig(r=0, oft_block_size=4, use_cayley_neumann=False, **TARGET),
-        {"R": "oft_R"},
-        EVEN,
-    ),
-    *(
-        Case(
-            zoo.oft(oft_block_size=4, block_share=True, num_cayley_neumann_terms=terms),
-            lambda terms=terms: peft.OFTConfig(
-                r=0,
-                oft_block_size=4,
-                block_share=True,
-                num_cayley_neumann_terms=terms,
-                **TARGET,
-            ),
-            {"R": "oft_R"},
-            EVEN,
-        )
-        for terms in (2, 3, 4, 7)
-    ),
-    Case(
-        zoo.boft(boft_block_size=4),
-        lambda: peft.BOFTConfig(boft_block_size=4, **TARGET),
-        {"R": "boft_R", "s": "boft_s"},
-        (*EVEN, (12, 10, 2, 2)),
-    ),
-    Case(
-        zoo.hra(rank=4),
-        lambda: peft.HRAConfig(r=4, **TARGET),
-        {"u": "hra_u"},
-        (*SHAPES, (6, 5, 3, 3)),
-    ),
-    Case(zoo.hra(rank=3), lambda: peft.HRAConfig(r=3, **TARGET), {"u": "hra_u"}),
-    Case(
-        zoo.hra(rank=3, apply_GS=True),
-        lambda: peft.HRAConfig(r=3, apply_GS=True, **TARGET),
-        {"u": "hra_u"},
-    ),
-    *(
-        Case(
-            zoo.psoft(rank=4, **settings),
-            lambda settings=settings: peft.PsoftConfig(r=4, psoft_alpha=10, **settings, **TARGET),
-            PSOFT,
-            factors={"B": 10 / 4},
-        )
-        for settings in (
-            {},
-            {"psoft_orth": False, "psoft_mag_a": False},
-            {"use_cayley_neumann": True, "cayley_neumann_eps": 0.9},
-        )
-    ),
-    *(
-        Case(
-            zoo.road(variant=variant, group_size=4),
-            lambda variant=variant: peft.RoadConfig(variant=variant, group_size=4, **TARGET),
-            {"theta": "road_theta", "alpha": "road_alpha"},
-            EVEN,
-        )
-        for variant in ("road_1", "road_2", "road_4")
-    ),
-    Case(
-        zoo.fourierft(n_frequency=20),
-        lambda: peft.FourierFTConfig(n_frequency=20, **TARGET),
-        {"c": "fourierft_spectrum"},
-        rtol=1e-5,  # its transform is in float32
-    ),
-    Case(
-        zoo.waveft(n_frequency=40),
-        lambda: peft.WaveFTConfig(n_frequency=40, wavelet_family="db1", **TARGET),
-        {"c": "waveft_spectrum"},
-    ),
-    Case(
-        zoo.waveft(n_frequency=40, use_idwt=False, start="normal"),
-        lambda: peft.WaveFTConfig(
-            n_frequency=40, use_idwt=False, wavelet_family="db1", init_weights=False, **TARGET
-        ),
-        {"c": "waveft_spectrum"},
-    ),
-    Case(
-        zoo.c3a(block_size=4),
-        lambda: peft.C3AConfig(block_size=4, **TARGET),
-        {"w": "c3a_kernel"},
-        EVEN,
-        rtol=1e-5,  # its transform is in float32
-        check_input=False,
-    ),
-    Case(
-        zoo.ia3(),
-        lambda: peft.IA3Config(feedforward_modules=[], **TARGET),
-        {"l": "ia3_l"},
-        (*SHAPES, (12, 10, 3, 2)),
-    ),
-    Case(
-        zoo.ia3(is_feedforward=True),
-        lambda: peft.IA3Config(feedforward_modules=["site"], **TARGET),
-        {"l": "ia3_l"},
-        (*SHAPES, (12, 10, 3, 2)),
-    ),
-    Case(
-        zoo.delora(rank=4),
-        lambda: peft.DeloraConfig(r=4, **TARGET),
-        {"B": "delora_B", "A": "delora_A", "lambda": "delora_lambda", "w_norm": "delora_w_norm"},
-    ),
-]
+from tests.peft_cases import CASES, LORA, SHAPES, TARGET, Case  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -473,3 +248,99 @@ def test_fourierft_at_the_size_where_peft_fails_on_some_machines():
     theirs = layer.get_delta_weight("default").detach()[::97, ::89]
     ratio = float((theirs - expected).abs().max() / expected.abs().max())
     assert ratio < 1e-4 or ratio > 0.9, "either right or about zero"
+
+
+# --- positions and factors that each layer chooses for itself -----------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_sparse_updates_equal_peft_at_its_own_positions(shape):
+    config = peft.ShiraConfig(r=2, random_seed=5, **TARGET)
+    layer = randomized(peft_layer(config, shape))
+    rows, columns = layer.shira_indices["default"]
+    flat = tuple((rows.long() * shape[1] + columns.long()).tolist())
+    assert_agree(zoo.shira(indices=flat), layer, tensors(layer, {"values": "shira_weight"}))
+    # The seeded positions are the same ones; PEFT has them in the order of the rows.
+    at = positions(zoo.shira(rank=2, random_seed=5).on(shape).index)[0]
+    assert tuple(sorted(at.tolist())) == flat
+
+    layer = randomized(peft_layer(peft.SupertuningConfig(sparsity=0.9, **TARGET), shape))
+    flat = tuple(layer.supertuning_indices["default"].tolist())
+    theirs = tensors(layer, {"values": "supertuning_values"})
+    assert_agree(zoo.supertuning(indices=flat), layer, theirs)
+    assert largest_entries(layer.get_base_layer().weight, 0.9) == tuple(sorted(flat))
+
+
+def test_the_hybrid_of_super_tuning_equals_peft():
+    shape = (24, 16)
+    config = peft.SupertuningConfig(sparsity=0.9, r=3, lora_alpha=7, **TARGET)
+    layer = randomized(peft_layer(config, shape))
+    keys = {"values": "supertuning_values", "B": "supertuning_lora_B", "A": "supertuning_lora_A"}
+    flat = tuple(layer.supertuning_indices["default"].tolist())
+    structure = zoo.supertuning(indices=flat, rank=3, alpha=7)
+    assert_agree(structure, layer, tensors(layer, keys))
+    first = peft_layer(config, shape)
+    assert_same_leaves_and_starts(structure, first, tensors(first, keys))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_deft_by_qr_equals_peft_up_to_the_signs_of_its_basis(shape):
+    """LAPACK chooses the signs of its columns; ours make the triangle's diagonal positive."""
+    config = peft.DeftConfig(r=4, alpha=10, decomposition_method="qr", **TARGET)
+    layer = randomized(peft_layer(config, shape))
+    theirs = tensors(layer, {"P": "deft_P", "R": "deft_R"})
+    signs = torch.linalg.qr(theirs["P"].detach())[1].diagonal().sign()
+    assert (signs < 0).any() or shape == (7, 13)
+    structure = zoo.deft(rank=4, alpha=10, decomposition_method="qr")
+    assert_agree(structure, layer, theirs, rtol=1e-4, turned={"R": signs[:, None]})
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_osf_equals_peft_but_for_its_rule_of_training(shape):
+    keys = {
+        **{name: f"osf_svd_params.default.{name.upper()}_low" for name in ("U", "s", "V")},
+        **{f"{name}@start": f"_osf_{name.upper()}_low_init" for name in ("U", "s", "V")},
+    }
+    layer = peft_layer(peft.OSFConfig(**TARGET), shape)
+    W = plain(shape, dtype=torch.float32).weight.detach().double()
+    first, theirs = sample(zoo.osf().on(shape), base=W, like=W), tensors(layer, keys)
+    for name in ("U", "s", "V"):
+        assert_close(first[name].abs(), theirs[name].abs(), 1e-3, name)  # theirs is in float32
+    layer._detach_hooks()  # they project the gradients
+    assert_agree(zoo.osf(), randomized(layer), tensors(layer, keys))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_frod_equals_peft_with_its_factors(shape):
+    config = peft.FrodConfig(sparse_rate=0.05, progressbar=False, **TARGET)
+    layer = randomized(peft_layer(config, shape))
+    theirs = tensors(layer, {"U": "frod_U", "l": "frod_lambda_l", "S": "frod_lambda_s_values"})
+    theirs["V"] = layer.frod_V["default"].double().T
+    assert_agree(zoo.frod(sparse_rate=0.05), layer, theirs)
+    rows, columns = layer.frod_s_indices["default"]
+    flat = tuple((rows * shape[1] + columns).tolist())
+    assert_agree(zoo.frod(indices=flat), layer, theirs)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_adamss_equals_peft_with_its_clusters(shape, bias):
+    config = peft.AdamssConfig(r=6, num_subspaces=3, subspace_rank=2, **TARGET)
+    first = peft_layer(config, shape, bias)
+    layer = randomized(peft_layer(config, shape, bias))
+    layer.dtype = torch.float64
+    members = layer.seg_result["default"]
+    labels = [next(c for c in members if row in members[c]) for row in range(shape[0])]
+    structure = zoo.adamss(rank=6, subspace_rank=2, clusters=tuple(labels), with_bias=bias)
+    keys = {f"{end}{c}": f"adamss_{end}.default.{c}" for end in "AB" for c in members}
+    assert_agree(structure, layer, tensors(layer, keys | {"N": "adamss_newB"}))
+    known = tensors(first, keys | {"N": "adamss_newB"})
+    assert_same_leaves_and_starts(structure, first, known)
+    # Both start with orthonormal rows; PEFT's come from a randomized decomposition of a
+    # randomized decomposition, so they are other ones.
+    site = first.get_base_layer()
+    b = site.bias.detach() if bias else None
+    mine = sample(structure.update(shape).weight, base=site.weight.detach(), bias=b, like=b)
+    for c in members:
+        for A in (torch.as_tensor(mine[f"A{c}"]), known[f"A{c}"].detach()):
+            assert_close(A.double() @ A.double().T, torch.eye(len(A)).double(), 1e-5, "A Aᵀ")

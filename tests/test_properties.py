@@ -100,7 +100,7 @@ def test_numpy_equals_torch(expr: Expr) -> None:
 @given(expressions(max_depth=2, smooth=True))
 def test_every_program_equals_the_definition(expr: Expr) -> None:
     size = size_of(expr, values_of(expr))
-    laid = site(expr, magnified=LIMIT * max(size, 1.0))
+    laid = site(expr, magnified=LIMIT, floor=size)
     for mode in MODES:
         programs_agree(laid, mode, (CPU, FREE_TRANSFORMS))
 

@@ -17,7 +17,12 @@ from tensoradapt.spelling import parse
 from tensoradapt.structure import methods
 from tensoradapt.zoo.kron import factor_pair
 from tensoradapt.zoo.limits import near_equal
-from tests import closed_forms_2, closed_forms_3  # noqa: F401  (they register their forms)
+from tests import (  # noqa: F401  (they register their forms)
+    closed_forms_2,
+    closed_forms_3,
+    closed_forms_4,
+    closed_forms_shared,
+)
 from tests.closed_forms import CLOSED, closed
 from tests.tables import ROWS, Row
 
@@ -75,7 +80,7 @@ def test_the_table_and_the_closed_forms_have_every_method():
 
 def test_every_summary_begins_with_its_formula():
     for name in zoo.__all__:
-        assert getattr(zoo, name).summary.startswith(("ΔW = ", "W' = ", "b' = ")), name
+        assert getattr(zoo, name).summary.startswith(("ΔW = ", "W' = ", "Δb = ")), name
 
 
 @every_row

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from ..algebra.expression import Expr
+from ..errors import UnsupportedError
 from ..run.evaluate import evaluate
 from .balls import BallArithmetic, Undecided, at_precision, is_surely_regular
 from .classes import Classes
@@ -54,6 +55,30 @@ def ball_matrix_at(expr: Expr, given: Valued) -> np.ndarray:
     return np.asarray(matrix, dtype=object).reshape(expr.shape[0], -1)
 
 
+def float_matrix_at(expr: Expr, given: Valued) -> np.ndarray:
+    """An expression at given values as a matrix of float64.
+
+    Raises
+    ------
+    UnsupportedError
+        If a matrix that must be inverted is singular there.
+    """
+    try:
+        matrix = np.asarray(evaluate(expr, given.leaves, given.base, given.bias))
+    except np.linalg.LinAlgError:
+        raise divided_by_zero(expr) from None
+    return matrix.reshape(matrix.shape[0], -1)
+
+
+def divided_by_zero(expr: Expr) -> UnsupportedError:
+    """The error of an update that does not exist at some values."""
+    return UnsupportedError(
+        f"The exact rank of an update of shape {expr.shape} was asked for.",
+        "Something that it divides by is 0 at these values.",
+        "Give values at which every divisor and every inverse exists.",
+    )
+
+
 def certify_square(
     expr: Expr, given: Valued, rows: tuple[int, ...], columns: tuple[int, ...], cap: int
 ) -> Attempt:
@@ -81,8 +106,7 @@ def chosen_minor(
     rows, columns = classes.rows, classes.columns
     if len(rows) == len(columns) == size:
         return rows, columns
-    matrix = np.asarray(evaluate(expr, given.leaves, given.base, given.bias))
-    small = matrix.reshape(matrix.shape[0], -1)[np.ix_(rows, columns)]
+    small = float_matrix_at(expr, given)[np.ix_(rows, columns)]
     kept_columns = _leading(small, size)
     kept_rows = _leading(small[:, kept_columns].T, size)
     return tuple(rows[k] for k in kept_rows), tuple(columns[k] for k in kept_columns)
@@ -98,8 +122,7 @@ def sub_minor(
     expr: Expr, given: Valued, classes: Classes, limit: int, cap: int
 ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """A smaller minor that balls prove regular: first as large as floating point sees."""
-    matrix = np.asarray(evaluate(expr, given.leaves, given.base, given.bias))
-    size = min(int(np.linalg.matrix_rank(matrix.reshape(matrix.shape[0], -1))), limit - 1)
+    size = min(int(np.linalg.matrix_rank(float_matrix_at(expr, given))), limit - 1)
     while size > 0:
         rows, columns = chosen_minor(expr, given, classes, size)
         found = certify_square(expr, given, rows, columns, min(cap, 256))

@@ -12,7 +12,6 @@ from typing import Any
 import flint
 import numpy as np
 
-from ..algebra.expression import Factor
 from ..algebra.functions import Function
 from ..run.arrays import Array
 from .objects import ObjectArithmetic, as_fraction
@@ -41,7 +40,7 @@ class BallArithmetic(ObjectArithmetic):
 
     __slots__ = ()
 
-    def number(self, value: Factor | int) -> Any:
+    def number(self, value: Any) -> Any:
         exact = as_fraction(value)
         return flint.arb(flint.fmpq(exact.numerator, exact.denominator))
 

@@ -96,6 +96,8 @@ def contract(
 def on_diagonal(a: np.ndarray, axes: Sequence[int], ring: Ring) -> np.ndarray:
     """Zeros of the shape ``a.shape[axes]`` with ``a`` where equal axes have equal indices."""
     result = ring.zeros([a.shape[k] for k in axes])
+    if not axes:
+        return np.reshape(a, ())
     np.einsum(result, list(axes), list(range(a.ndim)))[...] = a
     return result
 

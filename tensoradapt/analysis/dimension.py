@@ -31,6 +31,9 @@ from .sizes import expression_of
 MOST_ENTRIES = 2**28
 """Derivatives of one node that may be held: 2 GiB of int64."""
 MORE_COLUMNS = 20
+SUMS = 3
+MOST_ELIMINATED = 2**26
+"""Entries of a Jacobian that are eliminated as they are where random sums do not settle it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +202,12 @@ def _at(family: Family, trained: tuple[Parameter, ...], p: int, seed: int) -> Di
     fixed = [None if value is None else Dual(value) for value in (point.base, point.bias)]
     result = evaluate(family.done.expr, values, *fixed, arithmetic=DualArithmetic(numbers))  # type: ignore[arg-type]
     count = sum(leaf.size for leaf in trained)
-    value = pivots(_jacobian(result, count, seed), p).rank if count else 0
     own = {leaf.name: point.values[leaf.name] for leaf in trained}
     gauges = gauges_of(family.done.expr, own, p)
     n_parameters = sum(leaf.size for leaf in parameters(distribute_snapshots(family.original)))
     elements = family.original.size
     expected = min(elements, n_parameters, count - gauges.dimension)
+    value = _rank(_jacobian(result), expected, p, seed) if count else 0
     status = "bounded" if value < expected else _status(family)
     return Dimension(
         value,
@@ -228,14 +231,37 @@ def _status(family: Family) -> str:
     return "proved for generic constants" if family.constants else "proved"
 
 
-def _jacobian(result: Dual, count: int, seed: int) -> np.ndarray:
-    """The derivatives of random elements, a few more than parameters."""
-    elements = result.value.size
-    columns = np.arange(elements)
-    if elements > count + MORE_COLUMNS:
-        drawn = stream(seed, "columns", "").permutation(elements)[: count + MORE_COLUMNS]
-        columns = np.sort(drawn)
+def _jacobian(result: Dual) -> np.ndarray:
+    """One row per trained entry that the result reads, one column per element."""
     blocks = [result.block(name) for name in result.blocks]
-    if not blocks:
-        return np.zeros((1, 1), dtype=np.int64)
-    return np.concatenate([block.reshape(len(block), -1)[:, columns] for block in blocks])
+    rows = [block.reshape(len(block), -1) for block in blocks]
+    return np.concatenate(rows) if rows else np.zeros((1, 1), dtype=np.int64)
+
+
+def _rank(jacobian: np.ndarray, expected: int, p: int, seed: int) -> int:
+    """The rank, from few random sums of columns where those already show what is expected.
+
+    Sums lose no more rank than columns have; single columns would, because elements of structured
+    matrices determine each other.
+    """
+    count, elements = jacobian.shape
+    if elements > 4 * (count + MORE_COLUMNS):
+        found = pivots(_sketch(jacobian, count + MORE_COLUMNS, p, seed), p).rank
+        if found >= expected or count * elements > MOST_ELIMINATED:
+            return found
+    return pivots(jacobian, p).rank
+
+
+def _sketch(jacobian: np.ndarray, width: int, p: int, seed: int) -> np.ndarray:
+    """Every column added to ``SUMS`` of ``width`` random sums, with random factors."""
+    source = stream(seed, "sketch", str(p))
+    count, elements = jacobian.shape
+    total = np.zeros((count, width), dtype=np.int64)
+    for _ in range(SUMS):
+        order = source.permutation(elements)
+        factors = source.randint(1, p, size=elements, dtype=np.int64)
+        for first in range(0, elements, width):
+            chosen = order[first : first + width]
+            total[:, : len(chosen)] += jacobian[:, chosen] * factors[chosen] % p
+        total %= p
+    return total

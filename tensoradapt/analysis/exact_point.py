@@ -13,7 +13,7 @@ from ..algebra.snapshot import distribute_snapshots
 from ..algebra.walk import topological
 from ..errors import ShapeError, UnsupportedError
 from ..run.evaluate import evaluate
-from .ball_minors import certify_square, chosen_minor, sub_minor
+from .ball_minors import certify_square, chosen_minor, divided_by_zero, sub_minor
 from .classes import Classes, classes_of
 from .eliminate import pivots
 from .failure import Size, miss_probability, size_of
@@ -103,11 +103,7 @@ def by_residues(expr: Expr, given: Values, bound: int, here: int, seed: int) -> 
     if exact is not None:
         return _met(exact, bound, f"= {exact}  elimination over the rational numbers")
     if best < 0:
-        raise UnsupportedError(
-            f"The exact rank of an update of shape {expr.shape} was asked for.",
-            "Something that it divides by is 0 at these values.",
-            "Give values at which every divisor and every inverse exists.",
-        )
+        raise divided_by_zero(expr)
     size = size_of(distribute_snapshots(expr), frozenset((*given.leaves, "W0", "b0")))
     missed = miss_probability(size, best + 1, 2**30) ** len(primes)
     why = (

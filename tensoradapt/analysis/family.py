@@ -63,6 +63,8 @@ class Family:
         Whether the expression itself shows that sines may be free numbers.
     order : int
         The order of the roots of unity that transforms need.
+    is_piecewise : bool
+        Whether the update is analytic on pieces only, so that ranks may differ on them.
     """
 
     original: Expr
@@ -72,18 +74,12 @@ class Family:
     obstacles: tuple[str, ...]
     shown: bool
     order: int
+    is_piecewise: bool
 
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What the statement rests on, one sentence each."""
         return (*_leaf_assumptions(self), *self.done.notes, *_constant_assumptions(self))
-
-    @property
-    def is_piecewise(self) -> bool:
-        """Whether the expression is analytic on pieces only, so that ranks may differ on them."""
-        found = [sub for sub in topological(self.original) if isinstance(sub, Map)]
-        smooth = (*RATIONAL_FUNCTIONS, *TRANSCENDENTAL)
-        return any(sub.function.name not in smooth for sub in found)
 
     def prime(self, seed: int, trial: int) -> int:
         """The prime of a trial."""
@@ -110,7 +106,7 @@ class Family:
             If a number that must not be 0 is, or the sines are not seen to be independent.
         """
         drawing = self.drawing(p, seed)
-        point = draw_point(self.done.expr, drawing)
+        point = draw_point((self.done.expr, *self.done.nonzero), drawing)
         for squares in self.done.nonzero:
             if not read(squares, point, drawing.arithmetic).all():
                 raise UnluckyPoint("a norm that divides is 0 here")
@@ -123,7 +119,7 @@ class Family:
 
         def at(operand: Expr, number: int) -> np.ndarray:
             if number not in known:
-                known[number] = draw_point(self.done.expr, self.drawing(p, seed, number))
+                known[number] = draw_point((self.done.expr,), self.drawing(p, seed, number))
             return read(operand, known[number], self.drawing(p, seed).arithmetic)
 
         return tested_independent(arguments(self.done.expr), at, p)
@@ -148,7 +144,7 @@ def family_of(expr: Expr, given: Given, seed: int = 0) -> Family:
     _check_given(expr, given)
     plain = inlined(distribute_snapshots(expr), given)
     if not is_piecewise(plain):
-        return _smooth_family(expr, plain, given)
+        return _smooth_family(expr, plain, given, _has_edges(plain))
     found: Family | None = None
     for size in SIZES:
         try:
@@ -157,13 +153,13 @@ def family_of(expr: Expr, given: Given, seed: int = 0) -> Family:
             break
         if piece is not None:
             with_masks = replace(given, values={**given.values, **piece.masks})
-            found = _smooth_family(expr, piece.expr, with_masks)
+            found = _smooth_family(expr, piece.expr, with_masks, True)
             if not found.done.free_scales:
                 return found
-    return found or _smooth_family(expr, plain, given)
+    return found or _smooth_family(expr, plain, given, True)
 
 
-def _smooth_family(original: Expr, plain: Expr, given: Given) -> Family:
+def _smooth_family(original: Expr, plain: Expr, given: Given, piecewise: bool) -> Family:
     planted = needs_planting(original, given)
 
     def free(leaf: Expr) -> bool:
@@ -180,7 +176,14 @@ def _smooth_family(original: Expr, plain: Expr, given: Given) -> Family:
         _obstacles(done),
         not maps or shown_independent(maps, free),
         order_needed(plain),
+        piecewise,
     )
+
+
+def _has_edges(plain: Expr) -> bool:
+    """Whether a function is defined or analytic on a part of the numbers only."""
+    found = [sub for sub in topological(plain) if isinstance(sub, Map)]
+    return any(f.function.name not in (*RATIONAL_FUNCTIONS, *TRANSCENDENTAL) for f in found)
 
 
 def inlined(plain: Expr, given: Given) -> Expr:

@@ -27,8 +27,8 @@ class ObjectArithmetic:
 
     __slots__ = ()
 
-    def number(self, value: Factor | int) -> Any:
-        """A fraction or a float as a number of this kind, exactly."""
+    def number(self, value: Any) -> Any:
+        """A fraction, float or integer as a number of this kind, exactly."""
         raise NotImplementedError
 
     def times(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ class ObjectArithmetic:
         self, pattern: Pattern, sizes: Mapping[str, int], operands: Sequence[Array]
     ) -> Array:
         """A product over named indices."""
-        return einsum(self, pattern, sizes, operands)
+        return einsum(self, pattern, sizes, [as_array(a) for a in operands])
 
     def product(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """``(g, m, k) @ (g, k, n)``."""
@@ -70,7 +70,7 @@ class ObjectArithmetic:
 
     def total(self, a: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
         """The sum over some axes."""
-        return np.asarray(a.sum(axis=axes), dtype=object)
+        return as_array(a.sum(axis=axes))
 
     def zeros(self, shape: Sequence[int]) -> np.ndarray:
         """An array of zeros."""
@@ -81,11 +81,11 @@ class ObjectArithmetic:
         result = terms[0]
         for term in terms[1:]:
             result = result + term
-        return result
+        return as_array(result)
 
     def scale(self, factor: Factor, a: Array) -> Array:
         """A number times an array."""
-        return np.asarray(a * self.number(factor), dtype=object)
+        return as_array(a * self.number(factor))
 
     def constant(self, kind: str, shape: Shape) -> Array:
         """``ones``, or ``identity``."""
@@ -97,7 +97,7 @@ class ObjectArithmetic:
 
     def reshape(self, a: Array, target: Shape) -> Array:
         """The same elements in row-major order."""
-        return np.reshape(np.asarray(a, dtype=object), target)
+        return np.reshape(as_array(a), target)
 
     def window(self, a: Array, target: Shape, offset: Shape) -> Array:
         """``result[j] = a[j + offset]`` where that exists, else 0."""
@@ -128,13 +128,13 @@ class ObjectArithmetic:
         if signs is None:
             return result
         spread = signs.reshape(index.shape + (1,) * (a.ndim - axis - 1))
-        return np.where(np.broadcast_to(spread, result.shape) < 0, -result, result)
+        return result * self.each(self.number, spread)
 
     def place(self, a: Array, target: Shape, index: IndexMap) -> Array:
         """Scatter to distinct flat positions of zeros."""
         found, signs = positions(index)
         result = self.zeros((prod(target),))
-        signed = a if signs is None else np.where(signs < 0, -a, a)
+        signed = a if signs is None else a * self.each(self.number, signs)
         result[found.reshape(-1)] = signed.reshape(-1)
         return result.reshape(target)
 
@@ -148,12 +148,12 @@ class ObjectArithmetic:
             raise no_residue(str(function))
         result = self.zeros(a.shape)
         for coefficient in reversed(function.settings):
-            result = result * a + self.number(coefficient)
+            result = as_array(result * a + self.number(coefficient))
         return result
 
     def divide(self, a: Array, b: Array) -> Array:
         """``a / b`` elementwise."""
-        return a * self.each(self.inverted, b)
+        return as_array(a * self.each(self.inverted, b))
 
     def norm(self, a: Array, axes: tuple[int, ...]) -> Array:
         """The Euclidean norm over axes."""
@@ -198,6 +198,11 @@ class ObjectArithmetic:
         return a
 
 
-def as_fraction(value: Factor | int) -> Fraction:
-    """A float as the dyadic rational that it is."""
-    return Fraction(value)
+def as_array(a: Any) -> np.ndarray:
+    """The array that numpy made a bare number of, where it had no axes."""
+    return np.asarray(a, dtype=object)
+
+
+def as_fraction(value: Any) -> Fraction:
+    """A float as the dyadic rational that it is; integers of numpy are taken."""
+    return Fraction(int(value)) if isinstance(value, np.integer) else Fraction(value)

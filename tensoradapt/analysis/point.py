@@ -16,6 +16,7 @@ from ..errors import StructureError
 from ..run.arrays import Array, namespace, to_numpy
 from ..run.evaluate import evaluate
 from ..structure import Structure
+from .ball_minors import float_matrix_at
 from .bound import rank_bound
 from .exact_point import Found, Values, by_balls, by_residues, is_rational, of_matrix
 from .observation import Observation, observe
@@ -146,7 +147,7 @@ def rank_at(
     expr = expression_of(update, shape, "A rank at given values")
     check_size(expr)
     given = _given(expr, values, base, bias)
-    matrix = np.asarray(evaluate(expr, given.leaves, given.base, given.bias))
+    matrix = float_matrix_at(expr, given)
     if of == "merged":
         merged = _merged(expr, values, base, bias)
         eps = _eps(base)
@@ -159,7 +160,7 @@ def rank_at(
         else by_balls(expr, given, upper, here, cap)
     )
     eps = max((_eps(value) for value in values.values()), default=2.0**-52)
-    return _result("update", found, observe(matrix.reshape(len(matrix), -1), tolerance, eps))
+    return _result("update", found, observe(matrix, tolerance, eps))
 
 
 def _result(of: str, found: Found, observed: Observation) -> PointRank:

@@ -7,7 +7,7 @@ singular vectors and QR factors of W0 enter together with a W0 that has them, or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -128,7 +128,7 @@ class Drawing:
     def free(self, name: str, shape: Shape) -> np.ndarray:
         """Independent residues other than 0, on the leaf's cone if it has one."""
         source = self.source(name)
-        drawn = source.randint(1, self.p, size=shape, dtype=np.int64)
+        drawn = np.asarray(source.randint(1, self.p, size=shape, dtype=np.int64))
         cone = self.cones.get(name)
         if cone is None:
             return drawn
@@ -254,12 +254,12 @@ def needs_planting(original: Expr, given: Given) -> bool:
     return any(is_decomposed(start_of(leaf)) for leaf in frozen)
 
 
-def draw_point(expr: Expr, drawing: Drawing) -> Point:
-    """Draw the residues of every leaf of an expression.
+def draw_point(exprs: Sequence[Expr], drawing: Drawing) -> Point:
+    """Draw the residues of every leaf of some expressions.
 
     Parameters
     ----------
-    expr : Expr
+    exprs : sequence of Expr
         Without ``at_start``.
     drawing : Drawing
         Where the numbers come from.
@@ -275,7 +275,7 @@ def draw_point(expr: Expr, drawing: Drawing) -> Point:
     UnluckyPoint
         If a number that must be inverted is 0.
     """
-    values = {leaf.name: drawing.leaf(leaf) for leaf in leaves(expr)}
+    values = {leaf.name: drawing.leaf(leaf) for expr in exprs for leaf in leaves(expr)}
     return Point(values, drawing.base(), drawing.bias())
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import flint
 import numpy as np
 
-from ..algebra.expression import Factor
 from .modular import UnluckyPoint
 from .objects import ObjectArithmetic, as_fraction
 
@@ -27,7 +26,7 @@ class RationalArithmetic(ObjectArithmetic):
 
     __slots__ = ()
 
-    def number(self, value: Factor | int) -> Any:
+    def number(self, value: Any) -> Any:
         exact = as_fraction(value)
         return flint.fmpq(exact.numerator, exact.denominator)
 

@@ -168,7 +168,7 @@ class ResidueArithmetic:
         if signs is None:
             return result
         spread = signs.reshape(index.shape + (1,) * (a.ndim - axis - 1))
-        return np.where(spread < 0, -result % self.p, result)
+        return result * spread % self.p
 
     def place(self, a: Array, target: Shape, index: IndexMap) -> Array:
         """Scatter to distinct flat positions of zeros."""
@@ -185,7 +185,7 @@ class ResidueArithmetic:
         if function.name == "polynomial":
             result = np.zeros_like(a)
             for coefficient in reversed(function.settings):
-                result = (result * a + self.number(exact(coefficient))) % self.p
+                result = (result * a + self.number(coefficient)) % self.p
             return result
         if function.name == "reciprocal":
             return reciprocal(a, self.p)

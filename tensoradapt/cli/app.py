@@ -13,8 +13,10 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import TensorAdaptError
+from .convert import convert
 from .demo import demo
 from .explain import explain
+from .inspect import inspect
 from .methods import methods
 
 
@@ -57,6 +59,8 @@ def _options(
 
 app.command()(methods)
 app.command()(explain)
+app.command()(convert)
+app.command()(inspect)
 app.command()(demo)
 
 

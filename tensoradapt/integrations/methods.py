@@ -90,6 +90,8 @@ class Place:
     path: str
     shape: Shape
     tensors: Mapping[str, Tensor]
+    is_table: bool = False
+    """Whether it is an embedding, whose weight is ``(vocabulary, size)``."""
 
 
 Reshape = Callable[[Shape, Place], Shape]
@@ -103,6 +105,21 @@ def same(shape: Shape, place: Place) -> Shape:
 def column(shape: Shape, place: Place) -> Shape:
     """A vector stored as a matrix of one column."""
     return (*shape, 1)
+
+
+def kernel_in(shape: Shape, place: Place) -> Shape:
+    """``(r, in·kernel)``, stored with the axes of a convolution's kernel."""
+    return (shape[0], place.shape[1], *place.shape[2:]) if len(place.shape) > 2 else shape
+
+
+def kernel_of_ones(shape: Shape, place: Place) -> Shape:
+    """``(out, r)``, stored as a convolution of kernels of one element."""
+    return (*shape, *(1,) * (len(place.shape) - 2))
+
+
+def channels(shape: Shape, place: Place) -> Shape:
+    """``(out,)``, stored as it stands beside a convolution's output."""
+    return (1, *shape, *(1,) * (len(place.shape) - 2)) if len(place.shape) > 2 else shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +169,10 @@ class Method:
         Frozen leaves that PEFT computes from W0, ``(config, place, W0) -> values``.
     per_layer : mapping of str to str
         The fields that may differ between layers, with the field of patterns for them.
+    tables : mapping of leaf to suffix
+        The tensors of an embedding, each stored transposed; none where PEFT has none.
     extra : callable, optional
-        Tensors that are part of the structure and no leaf, by suffix, from its update.
+        Tensors that are no leaf, by suffix, from ``(update, shape)`` of the weight.
     extra_keys : tuple of str
         Their suffixes.
     dropout : str
@@ -171,13 +190,23 @@ class Method:
     shared: Mapping[str, Shared] = field(default_factory=dict)
     derive: Callable[[Config, Place, Tensor], dict[str, Tensor]] | None = None
     per_layer: Mapping[str, str] = field(default_factory=dict)
-    extra: Callable[[Update], dict[str, Tensor]] | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
+    extra: Callable[[Update, Shape], dict[str, Tensor]] | None = None
     extra_keys: tuple[str, ...] = ()
     dropout: str = ""
 
+    def keys_at(self, place: Place) -> Mapping[str, str]:
+        """The suffix of every leaf at a place."""
+        return self.tables if place.is_table else self.keys
+
     def stored_shape(self, leaf: str, shape: Shape, place: Place) -> Shape:
         """The shape of a leaf's tensor in the file."""
-        return self.shapes.get(leaf, same)(shape, place)
+        return shape if place.is_table else self.shapes.get(leaf, same)(shape, place)
+
+    def to_file(self, leaf: str, value: Tensor, place: Place) -> Tensor:
+        """A leaf's value as the file has it."""
+        shaped = value.reshape(self.stored_shape(leaf, tuple(value.shape), place))
+        return shaped.mT if place.is_table else shaped
 
 
 def fields(text: str) -> frozenset[str]:

@@ -17,6 +17,7 @@ from ..errors import CheckpointError, near
 from ..nn.checkpoint import check_finite
 from ..nn.installing import Recipe, recipe_of, whole
 from ..nn.layer import Adapted, adapted_modules
+from ..nn.linear import TransposedLinear
 from ..nn.loading import commit
 from ..nn.sites import candidates
 from ..spelling import parse
@@ -89,6 +90,8 @@ def load(model: nn.Module, folder: str | Path, name: str | None = None) -> nn.Mo
     laid, shared = place_values(folder, found)
     _check_heads(model, folder, heads)
     dropout = config.number(method.dropout, 0.0) if method.dropout else 0.0
+    if not 0 <= dropout < 1 or any(one.place.is_table for one in found):
+        dropout = 0.0
     texts = dict.fromkeys(one.text for one in laid)
     recipe = Recipe(
         " | ".join(texts),
@@ -97,7 +100,7 @@ def load(model: nn.Module, folder: str | Path, name: str | None = None) -> nn.Mo
         {},
         0,
         1.0,
-        dropout if 0 <= dropout < 1 else 0.0,
+        dropout,
         None,
         tuple(heads),
         {"format": "peft", "config": dict(config.data)},
@@ -136,7 +139,7 @@ def method_of(config: Config) -> Method:
         if name not in GENERIC and name not in method.fields and name != "bias" and value:
             raise refused(
                 config.folder,
-                f"Its setting {name}={str(value)[:40]!r} of {kind} has no counterpart here",
+                f"Its setting {name}={str(value)[:40]} of {kind} has no counterpart here",
                 "Train without it, or merge the adapter with PEFT.",
             )
     return method
@@ -156,6 +159,7 @@ def _sort(
     """The tensors by layer, those at the root, and those of modules that trained whole."""
     suffixes = [
         *method.keys.values(),
+        *method.tables.values(),
         *method.extra_keys,
         *(s.copied for s in method.shared.values() if s.copied),
     ]
@@ -224,8 +228,13 @@ def _found(
 ) -> Found:
     """What one layer gets: its structure and the value of every leaf that the file decides."""
     site = site_of(model, config.folder, place.path)
-    here = Place(place.path, site.shape, place.tensors)
-    values = {leaf: here.tensors[key] for leaf, key in method.keys.items() if key in here.tensors}
+    here = Place(place.path, site.shape, place.tensors, site.is_table)
+    if here.is_table and not method.tables:
+        raise refused(config.folder, f"'{place.path}' is an embedding, and {method.zoo} has none")
+    stored, keys = here.tensors, method.keys_at(here)
+    values = {leaf: stored[key] for leaf, key in keys.items() if key in stored}
+    if here.is_table:
+        values = {leaf: value.mT if value.ndim == 2 else value for leaf, value in values.items()}
     found = Found(here, site, method.read(config, here), values, method, config.folder)
     for leaf, one in method.shared.items():
         if one.root not in roots:
@@ -290,20 +299,20 @@ def save(model: nn.Module, folder: str | Path, name: str = "default") -> Path:
         method = method_of(Config(folder, data))
     else:
         data, method = _new_config(folder, recipe, sites, name)
+    more = method.extra
     with_roots = data.get("save_projection", True)
     tensors: dict[str, Tensor] = {}
     joined: dict[str, list[Tensor]] = {leaf: [] for leaf in method.shared}
     for path, module in sites:
         values = module.leaf_tensors(name)
-        for leaf, suffix in method.keys.items():
+        place = _place(data, path, module)
+        for leaf, suffix in method.keys_at(place).items():
             if leaf in values:
-                shape = method.stored_shape(leaf, tuple(values[leaf].shape), _place(data, path))
-                tensors[f"{PREFIX}{path}.{suffix}"] = values[leaf].reshape(shape)
+                tensors[f"{PREFIX}{path}.{suffix}"] = method.to_file(leaf, values[leaf], place)
         for leaf in method.shared:
             joined[leaf].append(values[leaf])
-        if method.extra is not None:
-            extra = method.extra(module.adapters[name].update)
-            tensors.update({f"{PREFIX}{path}.{key}": value for key, value in extra.items()})
+        written = {} if more is None else more(module.adapters[name].update, module.shape)
+        tensors.update({f"{PREFIX}{path}.{key}": value for key, value in written.items()})
     for leaf, one in method.shared.items() if with_roots else ():
         value = tensors[f"{ROOT}{one.root}"] = _join(folder, leaf, joined[leaf])
         if one.copied:
@@ -317,11 +326,12 @@ def save(model: nn.Module, folder: str | Path, name: str = "default") -> Path:
     return folder
 
 
-def _place(data: Mapping[str, Any], path: str) -> Place:
+def _place(data: Mapping[str, Any], path: str, module: Adapted) -> Place:
     """A layer to be written; an (IA)³ of inputs is stored as a row."""
     rows = data.get("feedforward_modules") or []
     is_row = any(path.endswith(one) for one in rows) if isinstance(rows, list) else False
-    return Place(path, (), {"ia3_l": torch.empty(1, 2) if is_row else torch.empty(2, 1)})
+    shapes = {"ia3_l": torch.empty(1, 2) if is_row else torch.empty(2, 1)}
+    return Place(path, module.shape, shapes, isinstance(module.base_layer, nn.Embedding))
 
 
 def _join(folder: Path, leaf: str, parts: list[Tensor]) -> Tensor:
@@ -361,7 +371,7 @@ def _new_config(
         "inference_mode": True,
         "target_modules": [path for path, _ in sites],
     }
-    if any(module.is_transposed for _, module in sites):
+    if any(isinstance(module.kind, TransposedLinear) for _, module in sites):
         common["fan_in_fan_out"] = True
     if recipe.also_train:
         common["modules_to_save"] = list(recipe.also_train)

@@ -14,10 +14,11 @@ from .. import zoo
 from ..algebra.expression import Shape
 from ..algebra.nodes import Place as Place_
 from ..algebra.walk import topological
+from ..nn.laying import leaves_of
 from ..run.positions import positions
 from ..structure import Structure, Update
 from .files import refused
-from .methods import Config, Method, Place, column, fields
+from .methods import Config, Method, Place, channels, column, fields
 from .peft_products import PRODUCTS, Settings, alpha_of
 
 
@@ -35,6 +36,13 @@ def _shape_of(config: Config, place: Place, suffix: str, ndim: int) -> Shape:
 
 
 def _oft(config: Config, place: Place) -> Structure:
+    if len(place.shape) > 2:
+        raise refused(
+            config.folder,
+            f"'{place.path}' is a convolution, on which PEFT's OFT adds overlapping patches and "
+            "does not compute what it merges",
+            "Merge it with PEFT and judge the result.",
+        )
     free = _shape_of(config, place, "oft_R.weight", 2)[1]
     return zoo.oft(
         oft_block_size=(1 + isqrt(1 + 8 * free)) // 2,
@@ -176,6 +184,8 @@ def _is_feedforward(config: Config, place: Place) -> bool:
 
 def _ia3_shape(shape: Shape, place: Place) -> Shape:
     stored = place.tensors.get("ia3_l")
+    if len(place.shape) > 2:
+        return channels(shape, place)
     as_row = stored is not None and stored.ndim == 2 and stored.shape[0] == 1
     return (1, *shape) if as_row else (*shape, 1)
 
@@ -342,12 +352,25 @@ TRANSFORMS = [
 
 
 def _glora(config: Config, place: Place) -> Structure:
+    for key in EMPTY:
+        if key in place.tensors and bool(place.tensors[key].any()):
+            raise refused(config.folder, f"'{place.path}.{key}' is not zero")
     return zoo.glora(
         rank=config.integer("r", 4),
         config_A_B=config.text("config_A_B", "lora"),
         config_C=config.text("config_C", "lora"),
         config_D_E=config.text("config_D_E", "constant"),
     )
+
+
+EMPTY = tuple(f"glora_{x}.zeros" for x in "ABCDE")
+"""What PEFT stores of a path that is not there."""
+
+
+def _glora_zeros(update: Update, shape: Shape) -> dict[str, Tensor]:
+    (out, inp), names = shape[:2], "".join(leaves_of(update))
+    sizes = {"A": (out, inp), "B": (out, inp), "C": (inp, 1), "D": (out,), "E": (out,)}
+    return {f"glora_{x}.zeros": torch.zeros(n) for x, n in sizes.items() if x not in names}
 
 
 def _glora_fields(settings: Settings, path: str) -> dict[str, Any]:
@@ -376,11 +399,11 @@ def _shira(config: Config, place: Place) -> Structure:
     return zoo.shira(rank=config.integer("r", 32), indices=tuple((rows * inp + columns).tolist()))
 
 
-def _shira_positions(update: Update) -> dict[str, Tensor]:
+def _shira_positions(update: Update, shape: Shape) -> dict[str, Tensor]:
     assert update.weight is not None
     node = next(n for n in topological(update.weight) if isinstance(n, Place_))
-    flat = torch.as_tensor(positions(node.index)[0]).reshape(-1).long()
-    inp = update.weight.shape[-1]
+    flat = torch.tensor(positions(node.index)[0]).reshape(-1).to(torch.int32)
+    inp = shape[1]
     return {"shira_indices": torch.stack([flat // inp, flat % inp])}
 
 
@@ -394,6 +417,8 @@ AFFINE = [
         _glora_fields,
         fields("r config_A_B config_C config_D_E init_weights"),
         shapes=dict.fromkeys("ABC", _column_unless_one),
+        extra=_glora_zeros,
+        extra_keys=EMPTY,
     ),
     Method(
         "BEFT",

@@ -14,7 +14,17 @@ from .. import zoo
 from ..algebra.expression import Shape
 from ..structure import Structure
 from .files import refused
-from .methods import Config, Method, Place, Shared, column, fields
+from .methods import (
+    Config,
+    Method,
+    Place,
+    Shared,
+    channels,
+    column,
+    fields,
+    kernel_in,
+    kernel_of_ones,
+)
 
 Settings = Mapping[str, Any]
 
@@ -29,6 +39,8 @@ NAMED_STARTS = ("pissa", "olora", "mica")
 
 def _lora(config: Config, place: Place) -> Structure:
     start = config.data.get("init_lora_weights", True)
+    if start in NAMED_STARTS and place.is_table:
+        raise refused(config.folder, f"'{place.path}' is an embedding with the start {start!r}")
     if start not in PLAIN_STARTS and start not in NAMED_STARTS:
         raise refused(
             config.folder,
@@ -105,6 +117,8 @@ def _has(name: str) -> Callable[[Config], bool]:
     return lambda config: bool(config.data.get(name))
 
 
+LORA_SHAPES = {"A": kernel_in, "B": kernel_of_ones}
+LORA_TABLES = {"B": "lora_embedding_A", "A": "lora_embedding_B"}
 LORA_KEYS = {"B": "lora_B.weight", "A": "lora_A.weight"}
 LORA_FIELDS = fields(f"r lora_alpha rank_pattern alpha_pattern use_rslora {TRAINING}")
 
@@ -117,6 +131,7 @@ LORA = [
         _dora_fields,
         LORA_FIELDS | {"use_dora"},
         when=_has("use_dora"),
+        shapes={f"within.{leaf}": change for leaf, change in LORA_SHAPES.items()} | {"m": channels},
         per_layer=PATTERNED,
     ),
     Method(
@@ -147,7 +162,9 @@ LORA = [
         _lora,
         _lora_fields,
         LORA_FIELDS,
+        shapes=LORA_SHAPES,
         per_layer=PATTERNED,
+        tables=LORA_TABLES,
         dropout="lora_dropout",
     ),
 ]
@@ -217,6 +234,15 @@ def _lokr_fields(settings: Settings, path: str) -> dict[str, Any] | None:
     return found | {name: settings[name] for name in names}
 
 
+def _kernel_last(shape: Shape, place: Place) -> Shape:
+    """``(b, d·kernel)``, stored with the axes of the kernel."""
+    kernel = place.shape[2:]
+    size = 1
+    for n in kernel:
+        size *= n
+    return (shape[0], shape[1] // size, *kernel) if kernel else shape
+
+
 LOHA = Method(
     "LOHA",
     "loha",
@@ -240,13 +266,14 @@ LOKR = Method(
     ),
     _lokr_fields,
     PRODUCT_FIELDS | fields("decompose_both decompose_factor"),
+    shapes={"W2": _kernel_last},
     per_layer=PRODUCT_PATTERNS,
 )
 
 
 def _hira(config: Config, place: Place) -> Structure:
     """PEFT 0.21 writes rank_pattern and uses r at every layer, so the tensors decide."""
-    stored = place.tensors.get("hira_A")
+    stored = place.tensors.get("hira_embedding_A" if place.is_table else "hira_A")
     rank = config.integer("r", 32) if stored is None or not stored.ndim else stored.shape[0]
     return zoo.hira(rank=int(rank))
 
@@ -258,6 +285,8 @@ HIRA = Method(
     _hira,
     lambda settings, path: {"r": settings["rank"]},
     fields("r rank_pattern hira_dropout init_weights"),
+    shapes=LORA_SHAPES,
+    tables={"B": "hira_embedding_A", "A": "hira_embedding_B"},
     dropout="hira_dropout",
 )
 

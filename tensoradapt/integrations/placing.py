@@ -43,6 +43,11 @@ class Layer:
     shape: Shape
 
     @property
+    def is_table(self) -> bool:
+        """Whether it is an embedding."""
+        return isinstance(original(self.site), nn.Embedding)
+
+    @property
     def weight(self) -> Tensor:
         """W0 as ``(out, in)``."""
         module = self.site.module
@@ -165,7 +170,7 @@ def _with_shared(one: Found, update: Update) -> Update:
 def _check(one: Found, update: Update) -> None:
     """Every leaf that the file decides is there, with its shape, and nothing else is."""
     declared = leaves_of(update)
-    keys = one.method.keys
+    keys = one.method.keys_at(one.place)
     for leaf, node in declared.items():
         if leaf in keys and leaf not in one.values:
             raise refused(one.source, f"It has no tensor '{one.place.path}.{keys[leaf]}'")
@@ -183,8 +188,8 @@ def _check(one: Found, update: Update) -> None:
         if leaf not in declared:
             raise refused(
                 one.source,
-                f"Its tensor '{one.place.path}.{keys.get(leaf, leaf)}' is none of {title(one.structure)} "
-                f"on a weight of {one.layer.shape}",
+                f"Its tensor '{one.place.path}.{keys.get(leaf, leaf)}' is none of "
+                f"{title(one.structure)} on a weight of {one.layer.shape}",
             )
 
 

@@ -46,9 +46,8 @@ class Convolution(Kind):
         return {name: getattr(module, name) for name in FACE}
 
     def runs_otherwise(self, module: nn.Module) -> bool:
-        kind = _class_of(module)
-        own = type(module)
-        return own.forward is not kind.forward or own._conv_forward is not kind._conv_forward
+        kind, own = _class_of(module), type(module)
+        return any(getattr(own, f) is not getattr(kind, f) for f in ("forward", "_conv_forward"))
 
     def whole(self, layer: Adapted, x: Tensor, autocast: torch.dtype | None) -> Tensor | None:
         base = layer.base_layer

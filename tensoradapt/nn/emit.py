@@ -23,7 +23,7 @@ from ..algebra.functions import Function
 from ..planning.steps import Input, Program, Step
 from ..run.elementwise import apply_function, euclidean, slope
 from ..run.execute import dense_constant
-from ..run.matrix_functions import apply_matrix_function
+from ..run.floats import FloatArithmetic
 from ..run.positions import positions
 
 MODULE = "<tensoradapt program>"
@@ -119,7 +119,7 @@ _NAMES: dict[str, Any] = {
     "norm": norm,
     "rfft": lambda a, n, axis: torch.fft.rfft(a.float() if a.itemsize < 4 else a, n, axis),
     "slope": lambda a, f: slope(torch, a, f),
-    "matrix_function": lambda a, kind, settings: apply_matrix_function(xp, a, kind, settings),
+    "matrix_function": lambda a, kind, s: FloatArithmetic(a).matrix_function(a, kind, s),
 }
 
 

@@ -176,8 +176,9 @@ def fitting(text: str, update: Update, site: Site) -> Update:
     """The update without what the site lacks, or a refusal."""
     module = original(site)
     if bias_of(module) is None:
-        reads_bias = any(isinstance(s, BaseBias) for p in parts_of(update) for s in topological(p))
         update = _without_bias(update)
+        below = (s for part in parts_of(update) for s in topological(part, with_starts=True))
+        reads_bias = any(isinstance(s, BaseBias) for s in below)
         if update.weight is None or reads_bias:
             raise StructureError(
                 f"'{site.path}': {text} was asked for.",

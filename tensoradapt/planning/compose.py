@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from math import prod
 
 from ..algebra.expression import Expr
@@ -85,30 +86,16 @@ class Composer:
             return factor_value(self.writer, network.factors[0], self.values)
         if not network.factors and not with_x:
             return self._zero_free(network.shape)
-        graph, order = self._choose(network, with_x)
-        search = Search(graph, self.tokens, self.rates, self.training)
+        reads_tokens = with_x or any(size < 0 for size in network.sizes)
+        tokens = self.tokens if reads_tokens else 1
+        graph, order = cheapest_order(network, with_x, tokens, self.rates, self.training)
+        search = Search(graph, tokens, self.rates, self.training)
         value = Contraction(self.writer, graph, search, network, self.values).run(order)
         self.notes.append(Note(str(network), order.found_by))
         groups = ((-1,), network.output[0]) if with_x else network.output
         number = self._embed(value.number, value.order, groups, graph)
         shape = (TOKENS, network.shape[0]) if with_x else network.shape
         return self.writer.reshape(number, shape)
-
-    def _choose(self, network: Network, with_x: bool) -> tuple[Graph, Order]:
-        trained = self.training and with_x
-        found = [
-            (order.seconds, k, graph, order)
-            for k, graph in enumerate(graphs(network, with_x, trained))
-            if (order := best_order(graph, self.tokens, self.rates, self.training)) is not None
-        ]
-        if not found:
-            raise UnsupportedError(
-                f"A plan for the network {network} was asked for.",
-                "No sequence of kernels contracts it: a constant meets no value it can act on.",
-                "Evaluate the expression with ta.evaluate, or write the constant as a leaf.",
-            )
-        _, _, graph, order = min(found, key=lambda entry: entry[:2])
-        return graph, order
 
     def _embed(
         self, number: int, order: tuple[int, ...], groups: tuple[tuple[int, ...], ...], graph: Graph
@@ -208,6 +195,32 @@ class Composer:
         row = self.writer.write("ones", (), (1, out), (1, out))
         column = self.writer.reshape(total, (TOKENS, 1))
         return self.writer.write("multiply", (column, row), (), (TOKENS, out))
+
+
+@lru_cache(maxsize=4096)
+def cheapest_order(
+    network: Network, with_x: bool, tokens: int, rates: Rates, training: bool
+) -> tuple[Graph, Order]:
+    """The cheapest graph of a network and its order; programs that share a network share it.
+
+    Raises
+    ------
+    UnsupportedError
+        If no sequence of kernels contracts the network.
+    """
+    found = [
+        (order.seconds, k, graph, order)
+        for k, graph in enumerate(graphs(network, with_x, training and with_x))
+        if (order := best_order(graph, tokens, rates, training)) is not None
+    ]
+    if not found:
+        raise UnsupportedError(
+            f"A plan for the network {network} was asked for.",
+            "No sequence of kernels contracts it: a constant meets no value it can act on.",
+            "Evaluate the expression with ta.evaluate, or write the constant as a leaf.",
+        )
+    _, _, graph, order = min(found, key=lambda entry: entry[:2])
+    return graph, order
 
 
 def _is_base(network: Network) -> bool:

@@ -64,10 +64,8 @@ class Read:
     def __str__(self) -> str:
         if not self.axes:
             return f"{self.name} {self.shape}, whole"
-        return (
-            f"{self.name} {self.shape}, T rows on {'axis' if len(self.axes) == 1 else 'axes'} "
-            + (", ".join(map(str, self.axes)))
-        )
+        axes = ", ".join(map(str, self.axes))
+        return f"{self.name} {self.shape}, T rows on {'axes' if ',' in axes else 'axis'} {axes}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +162,14 @@ class _Restriction:
         """A barrier by the rows of its operand; every other constant as it stands."""
         source = factor.source
         if isinstance(source, Opaque):
-            return replace(factor, **self._opaque(source, factor, row, has_row))
+            return self._barrier(source, factor, row, has_row)
         if has_row:
             raise _impossible(f"its row index is inside {source_name(source)}")
         return factor
 
-    def _opaque(
-        self, source: Opaque, factor: Factor, row: _Row, has_row: bool
-    ) -> dict[str, object]:
+    def _barrier(self, source: Opaque, factor: Factor, row: _Row, has_row: bool) -> Factor:
         if not has_row:
-            return {"source": self._whole(source)}
+            return replace(factor, source=self._whole(source))
         settings = source.settings
         is_norm = source.operation == "norm" and isinstance(settings, tuple) and 0 not in settings
         is_map = source.operation == "map" and getattr(settings, "name", "") != "softmax_top"
@@ -184,11 +180,8 @@ class _Restriction:
             raise _impossible(f"its row is not the first axis of {source_name(source)}")
         rows = self.form(source.operand)
         shape = (TOKENS, *source.shape[1:])
-        axes = ((row.group[0],), *factor.axes[1:])
-        return {
-            "source": Opaque(source.operation, settings, rows, shape, source.reason),
-            "axes": axes,
-        }
+        read = Opaque(source.operation, settings, rows, shape, source.reason)
+        return replace(factor, source=read, axes=((row.group[0],), *factor.axes[1:]))
 
     def _whole(self, source: Opaque) -> Opaque:
         """A barrier that carries no row, with its leaves read whole."""

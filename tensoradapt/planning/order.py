@@ -133,7 +133,12 @@ class Search:
         found: list[tuple[Move, float]] = []
         for move in self.graph.vertices[vertex].moves:
             consumes, produces = set(move.consumes), set(move.produces)
-            if consumes <= before and not consumes & after and not produces & before:
+            fits = consumes <= before and not consumes & after and not produces & before
+            # Fourier transforms and constant matrices act on real values, in every other index.
+            is_real = move.kernel in ("gather", "scatter") or not self.graph.is_complex(
+                before - consumes
+            )
+            if fits and is_real:
                 found.append((move, self._move_seconds(move, before, produces, mask)))
         return found
 
@@ -290,23 +295,37 @@ def _opt_einsum(search: Search) -> Order | None:
 
 
 def _greedy(search: Search) -> Order | None:
-    """The cheapest step that is possible, again and again, where no path of the others is."""
+    """The best step that is possible, again and again, where no path of the others is."""
     stack: list[tuple[int, Tree, float]] = [
         (1 << k, Leaf(k), 0.0) for k in range(len(search.graph.vertices))
     ]
     while len(stack) > 1:
         made = [
-            (step[1], (a, b), step[0])
+            (_regret(search, a, b, step[0]), step[1], (a, b), step[0])
             for a, b in combinations(stack, 2)
             if (step := _join_two(search, a[:2], b[:2])) is not None
         ]
         if not made:
             return None
-        seconds, (a, b), tree = min(made, key=itemgetter(0))
+        _, seconds, (a, b), tree = min(made, key=itemgetter(0, 1))
         stack = [entry for entry in stack if entry not in (a, b)]
         stack.append((a[0] | b[0], tree, a[2] + b[2] + seconds))
-    mask, tree, seconds = stack[0]
+    _, tree, seconds = stack[0]
     return None if _is_lone_map(search, tree) else Order(tree, seconds, "greedy search")
+
+
+def _regret(
+    search: Search, a: tuple[int, Tree, float], b: tuple[int, Tree, float], step: Tree
+) -> int:
+    """How a step may end in one that is not possible: 0 for one to take without a thought.
+
+    1 where it writes a map out, which then acts on nothing; 2 where no index is in common.
+    """
+    if not search.open(a[0]) & search.open(b[0]):
+        return 2
+    vertices = search.graph.vertices
+    trees = (a[1], b[1]) if isinstance(step, Join) else ()
+    return int(any(isinstance(t, Leaf) and vertices[t.vertex].is_map for t in trees))
 
 
 def _join_all(

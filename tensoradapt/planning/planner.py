@@ -14,6 +14,7 @@ from ..errors import StructureError, TensorAdaptError, UnsupportedError
 from .candidate import Candidate, Layer, layer
 from .compose import Composer, inputs_of
 from .rates import CPU, Rates, program_cost
+from .show import show
 from .steps import Program, Shape, Writer
 from .training import FACTORED, FORMED, MIXED, training_program
 
@@ -66,8 +67,6 @@ class Plan:
         return self.chosen.program
 
     def __str__(self) -> str:
-        from .show import show  # the printer reads plans, so it stands above them
-
         return show(self)
 
 
@@ -253,8 +252,8 @@ def plain_candidate(asked: Layer, shape: Shape, mode: str, rates: Rates) -> Cand
 
 
 def _envelope(pool: tuple[Candidate, ...], rates: Rates, training: bool) -> Schedule:
-    """Where the cheapest program changes, scanning token counts by quarters of octaves."""
-    scan = sorted({int(2 ** (k / 4)) for k in range(4 * 17 + 1)})
+    """Where the cheapest program changes, scanning token counts by octaves."""
+    scan = [2**k for k in range(18)]
     winners = [min(pool, key=lambda c: _rank(c, t, rates, training)) for t in scan]
     order, thresholds = [winners[0]], list[int]()
     for before, tokens, winner in zip(scan, scan[1:], winners[1:], strict=False):

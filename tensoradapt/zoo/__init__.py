@@ -5,6 +5,7 @@ docstring begins with the formula, its scale, its rank and its number of paramet
 """
 
 from .affine import beft, glora, glora_lycoris
+from .banks import shared_dvora, shared_randlora, shared_vera, tinylora, unilora, vblora
 from .blocks import bd_lora, btt, gralora, melora, miss, monarch
 from .decomposed import adamss, deft, frod, osf, peanut
 from .diagonal import delora, hadamard_adapter, ia3, kasa
@@ -15,21 +16,25 @@ from .masked import adalora, dora_dynamic, dylora, lora_squared, tlora
 from .nonlinear import sine_lora
 from .projected import lora_mini, pvera, qa_lora, randlora
 from .rotations import boft, hra, oft, psoft, road
+from .shared import aurora, cara, fact_tk, fact_tt, lorta, lotr
 from .sparse import shira, supertuning
 from .spectral import c3a, fourierft, waveft
 from .starting import since_start
 from .structured import circulant, ldr, symmetric_toeplitz, toeplitz
+from .superlora import superlora
 from .tensors import cp, flora, loretta, quanta, tt_lora, tucker
 
 __all__ = [
     "abba",
     "adalora",
     "adamss",
+    "aurora",
     "bd_lora",
     "beft",
     "boft",
     "btt",
     "c3a",
+    "cara",
     "circulant",
     "cp",
     "deft",
@@ -38,6 +43,8 @@ __all__ = [
     "dora_dynamic",
     "dvora",
     "dylora",
+    "fact_tk",
+    "fact_tt",
     "flora",
     "fourierft",
     "frod",
@@ -60,6 +67,8 @@ __all__ = [
     "lora_squared",
     "lora_xs",
     "loretta",
+    "lorta",
+    "lotr",
     "melora",
     "miss",
     "monarch",
@@ -72,15 +81,22 @@ __all__ = [
     "quanta",
     "randlora",
     "road",
+    "shared_dvora",
+    "shared_randlora",
+    "shared_vera",
     "shira",
     "since_start",
     "sine_lora",
+    "superlora",
     "supertuning",
     "symmetric_toeplitz",
+    "tinylora",
     "tlora",
     "toeplitz",
     "tt_lora",
     "tucker",
+    "unilora",
+    "vblora",
     "vera",
     "waveft",
 ]

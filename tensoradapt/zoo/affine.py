@@ -116,7 +116,7 @@ def glora_lycoris(
 
 @method(paper="BEFT: arXiv:2509.15974")
 def beft(w: Base) -> Update:
-    """B' = b0 + v,  the weight stays;  out parameters.
+    """Δb = v,  the weight stays;  out parameters.
 
     Notes
     -----

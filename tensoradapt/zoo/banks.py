@@ -174,7 +174,8 @@ def tinylora(
         The length of v; P is ``(u, r, r)``, N(0, 1/r), another for every weight.
     weight_tying : float
         t from 0 to 1: L weights have max(1, round(L(1 - t))) vectors v, one for consecutive
-        weights (PEFT's rule); 1 for one v in the whole model.
+        weights (PEFT's rule); 1 for one v in the whole model. A tied vector is named by its
+        number, as v0.
 
     Notes
     -----
@@ -187,7 +188,10 @@ def tinylora(
     check_tying(weight_tying)
     ties = max(1, round(len(ws) * (1.0 - weight_tying)))
     size = max(1, len(ws) // ties)
-    vectors = [common(f"v{tie}", u, start=zeros()) for tie in range(ties)]
+    if ties == len(ws):
+        vectors = [own("v", u, start=zeros())] * ties
+    else:
+        vectors = [common(f"v{tie}", u, start=zeros()) for tie in range(ties)]
     found: list[Expr] = []
     for k, w in enumerate(ws):
         matrix = reshape(w, *w.matrix)

@@ -250,7 +250,7 @@ def adamss(
     random_seed: int = 0,
     with_bias: bool = True,
 ) -> Update:
-    """[ΔW, Δb] = rows c of it are B_c A_c N,  N frozen;  rank ≤ Σ r_c;  Σ r_c (R + |c|) parameters.
+    """ΔW = rows c: B_c A_c N,  N frozen,  c a cluster;  rank ≤ Σ r_c;  Σ r_c (R + |c|) parameters.
 
     Parameters
     ----------

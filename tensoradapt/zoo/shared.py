@@ -50,7 +50,7 @@ def first_rows(operand: Expr, rows: int) -> Expr:
 
 @method(scope="group", paper="LoTR: Bershatsky et al. 2024, arXiv:2402.01376")
 def lotr(ws: list[Base], *, rank: int = 8, alpha: float | None = None) -> list[Expr]:
-    """ΔW_l = s U G_l V,  U, V shared by all layers l,  s = α/r;  rank ≤ r;  r(out + in) + L r².
+    """ΔW = s U G_l V,  U, V shared by all layers l,  s = α/r;  rank ≤ r;  r(out + in) + L r².
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def _slot_count(ws: Sequence[Base], rows: int, columns: int) -> int:
 def fact_tt(
     ws: list[Base], *, rank: int = 16, alpha: float | None = None, width: int | None = None
 ) -> list[Expr]:
-    """ΔW_t = s V S_t U for every slot t,  U, V shared,  s = α;  rank ≤ r a slot;  2dr + T r².
+    """ΔW = s V S_t U in every slot t,  U, V shared,  s = α;  rank ≤ r a slot;  2dr + T r².
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def fact_tt(
 def fact_tk(
     ws: list[Base], *, rank: int = 16, alpha: float | None = None, width: int | None = None
 ) -> list[Expr]:
-    """ΔW_t = s V (Σ_k C_k P_tk) U for every slot t,  s = α;  rank ≤ r a slot;  2dr + r³ + T r.
+    """ΔW = s V (Σ_k C_k P_tk) U in every slot t,  s = α;  rank ≤ r a slot;  2dr + r³ + T r.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def fact_tk(
 def aurora(
     ws: list[Base], *, rank: int = 64, alpha: float | None = None, width: int | None = None
 ) -> list[Expr]:
-    """ΔW_t = s V (Σ_k C_k P_tk) U,  V, C, U shared by all modalities,  s = α;  rank ≤ r a slot.
+    """ΔW = s V (Σ_k C_k P_tk) U in every slot t,  V, C, U shared,  s = α;  rank ≤ r a slot.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def lorta(
     head_axis: str = "in",
     init_scale: float = 0.0,
 ) -> list[Expr]:
-    """ΔW_lm[a, (h, e)] = s Σ_r A[a] H[h] M[m] L[l] B[e],  one CP tensor,  s = α/r;  rank ≤ r.
+    """ΔW = s Σ_r A[a] H[h] M[m] L[l] B[e] at [a, (h, e)],  one CP tensor,  s = α/r;  rank ≤ r.
 
     Parameters
     ----------
@@ -255,9 +255,10 @@ def lorta(
 
     Notes
     -----
-    r(d + d_head + heads + projections + L) parameters for the whole model. Start: A ``(d, r)``
-    Kaiming, B ``(r, d_head)`` = 0, as in the reference. SuperLoRA's LoRTA is a Tucker tensor
-    and is ``superlora(order=...)``.
+    r(d + d_head + heads + projections + L) parameters for the whole model. A weight reads the
+    row of M of its projection and the row of L of its layer, each a leaf of its own. Start:
+    A ``(d, r)`` Kaiming, B ``(r, d_head)`` = 0, as in the reference. SuperLoRA's LoRTA is a
+    Tucker tensor and is ``superlora(order=...)``.
     """
     for name, value in (("rank", rank), ("heads", heads), ("projections", projections)):
         check_count("lorta", name, value)
@@ -267,19 +268,19 @@ def lorta(
     layers = _layers(ws, projections)
     sides = [_sides(w, head_axis, k % projections == projections - 1) for k, w in enumerate(ws)]
     plain, width = max(side for side, _ in sides), _head_width("lorta", sides, heads)
-    wide = kaiming_uniform(a=sqrt(5) * init_scale)
+    bound = sqrt(6 / ((1 + 5 * init_scale**2) * rank))
+    wide = uniform(-bound, bound)
     A = common("A", plain, rank, start=kaiming_uniform())
     H = common("H", heads, rank, start=wide)
-    M = common("M", projections, rank, start=wide)
-    L = common("L", layers, rank, start=wide)
+    M = [common(f"M{m}", rank, start=wide) for m in range(min(projections, len(ws)))]
+    L = [common(f"L{layer}", rank, start=wide) for layer in range(layers)]
     B = common("B", rank, width, start=zeros())
     s = scale("lorta", alpha, rank, use_rslora)
     found: list[Expr] = []
     for k, (w, (side, headed)) in enumerate(zip(ws, sides, strict=True)):
-        row_m = window(M, 1, rank, offset=(k % projections, 0))
-        row_l = window(L, 1, rank, offset=(k // projections, 0))
-        parts = (first_rows(A, side), first_rows(H, headed // width), row_m, row_l, B)
-        made = einsum("a r, h r, m r, l r, r e -> a (h e)", *parts)
+        own_rows = (M[k % projections], L[k // projections])
+        parts = (first_rows(A, side), first_rows(H, headed // width), *own_rows, B)
+        made = einsum("a r, h r, r, r, r e -> a (h e)", *parts)
         made = made.T if _heads_first(head_axis, k % projections == projections - 1) else made
         found.append(s * reshape(made, *w.shape))
     return found
@@ -335,7 +336,7 @@ def cara(
     heads: int = 12,
     part: str = "attention",
 ) -> list[Update]:
-    """ΔW_t[(h, e), i] = s Σ_r λ_r A1[t] A2[i] A3[h] A4[e],  one CP tensor,  s = α;  rank ≤ r.
+    """ΔW = s Σ_r λ_r A1[t] A2[i] A3[h] A4[e] at [(h, e), i],  one CP tensor,  s = α;  rank ≤ r.
 
     Parameters
     ----------

@@ -100,7 +100,7 @@ def supertuning(
     rank: int | None = None,
     alpha: float | None = None,
 ) -> Expr:
-    """ΔW = n trained numbers where |W0| is largest (+ s B A,  s = α/r);  n (+ r(out + in)) parameters.
+    """ΔW = n numbers where |W0| is largest (+ s B A,  s = α/r);  n (+ r(out + in)) parameters.
 
     Parameters
     ----------

@@ -153,7 +153,7 @@ def cp(
 def flora(
     w: Base, *, rank: int = 8, alpha: float | None = None, kernel_rank: int | None = None
 ) -> Expr:
-    """ΔW = s G ×_1 A1 ×_2 A2 ⋯ over the weight's own axes,  s = α;  rank ≤ r;  ∏ r_j + Σ n_j r_j.
+    """ΔW = s G ×_1 A1 ×_2 A2 ⋯ on all axes,  s = α;  rank ≤ r;  ∏ r_j + Σ n_j r_j parameters.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def flora(
 
     Notes
     -----
-    ∏ r_j + Σ n_j r_j parameters. A matrix has G ``(r_in, r_out)``, a convolution a mode and a
+    A matrix has G ``(r_in, r_out)``, a convolution a mode and a
     factor ``(n_j, r_j)`` for each axis of its kernel too. Start: G = 0, the factors Kaiming
     normal with a = √3. ``tucker(order=None)`` with another scale and order of G.
     """
@@ -258,7 +258,7 @@ def _folded_train(
 
 @method(paper="QuanTA: Chen et al. 2024, arXiv:2406.00132")
 def quanta(w: Base, *, axes: int = 3, shape: tuple[int, ...] | None = None) -> Expr:
-    """ΔW = T(θ) - T(θ at the start),  T a chain of gates;  any rank;  Σ_{m<n} (d_m d_n)² parameters.
+    """ΔW = T(θ) - T(θ at the start),  T a chain of gates;  any rank;  Σ (d_m d_n)² parameters.
 
     Parameters
     ----------
