@@ -131,6 +131,12 @@ CASES: dict[str, Callable[[], Any]] = {
     "glora_numbers": lambda: peft.GloraConfig(
         r=4, config_A_B="constant", config_C="none", config_D_E="constant", **TARGET
     ),
+    "deft": lambda: peft.DeftConfig(r=4, **TARGET),
+    "deft_removing": lambda: peft.DeftConfig(r=4, para=True, **TARGET),
+    "deft_alpha": lambda: peft.DeftConfig(r=4, alpha=7, **TARGET),
+    "peanut": lambda: peft.PeanutConfig(r=4, scaling=0.5, **TARGET),
+    "peanut_deep": lambda: peft.PeanutConfig(r=4, depth=2, act_fn="tanh", **TARGET),
+    "supertuning": lambda: peft.SupertuningConfig(sparsity=0.9, **TARGET),
     "beft": lambda: peft.BeftConfig(**TARGET),
     "shira": lambda: peft.ShiraConfig(r=2, random_seed=3, **TARGET),
     "c3a": lambda: peft.C3AConfig(block_size=8, block_size_pattern={"up": 4}, **TARGET),

@@ -59,7 +59,7 @@ ALONE = [
     *rows(zoo.superlora(rank=None, alpha=3, fold="concat"), lambda o, i: o * i, [PRIME, CONV1]),
     *rows(zoo.superlora(rank=3, alpha=5), lambda o, i: 6 * 12, [SQUARE, WIDE, TALL]),
     Row(zoo.superlora(rank=2, order=4, seed=3, shuffle="weight"), WIDE, 4 * 2 * 4 + 16),
-    Row(zoo.superlora(rank=2, order=3, core=False), PRIME, 3 * 2 * 5),
+    Row(zoo.superlora(rank=2, order=3, core=False), (4, 6), 3 * 2 * 3),
     Row(zoo.superlora(rank=2, alpha=7, ratio=0.3), SQUARE, 2 * 2 * 7),
     Row(zoo.superlora(rank=2, order=3, ratio=0.1, projection="dense"), CONV1, 3 * 2 * 2 + 8),
     Row(zoo.superlora(rank=2, ratio=0.3, projection="tile", seed=9), TALL, 2 * 2 * 7),

@@ -45,7 +45,7 @@ def test_inspect_says_rank_scale_and_norms(tmp_path, base):
     first, second = inspected(tmp_path / "a")
     assert first["relative"] is None and first["norm"] > 0
     assert [one["path"] for one in (first, second)] == ["inner.down", "up"]
-    up = inspected(tmp_path / "a", "--base", base)[0]
+    _, up = inspected(tmp_path / "a", "--base", base)
     assert up["path"] == "up" and up["rank"] == up["bound"] == 4 and up["scale"] == 5.0
     tensors = load_file(tmp_path / "a" / TENSORS)
     B, A = (tensors[f"base_model.model.up.lora_{x}.weight"].double() for x in "BA")

@@ -68,7 +68,7 @@ def test_missing_truncated_and_foreign_files(folder, tmp_path):
     refused(tmp_path / "nowhere", "no file adapter.json. It is no folder")
     (tmp_path / "peft").mkdir()
     (tmp_path / "peft" / "adapter_config.json").write_text("{}")
-    refused(tmp_path / "peft", "That is a checkpoint of PEFT")
+    refused(tmp_path / "peft", "Its peft_type is ''; known here are")
     content = (folder / "adapter.safetensors").read_bytes()
     (folder / "adapter.safetensors").write_bytes(content[:-10])
     refused(folder, rf"it has {len(content) - 10} bytes where {len(content)} were written")

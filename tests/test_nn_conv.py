@@ -16,6 +16,8 @@ from tensoradapt.algebra.builders import einsum, reshape
 from tensoradapt.algebra.leaves import parameter
 from tensoradapt.algebra.starts import normal
 from tensoradapt.errors import TargetError, UnsupportedError
+from tensoradapt.nn import convolution
+from tensoradapt.planning.chain import chain
 from tensoradapt.structure import method
 from tests import nn_models
 from tests.kind_laws import (
@@ -214,6 +216,83 @@ def test_copies():
         shuffle(copied, 8)
         assert not torch.equal(copied(x), y)
     assert torch.equal(model(x), y)
+
+
+CHAINED = [
+    zoo.lora(rank=1, alpha=5.0),
+    zoo.lora(rank=2, alpha=5.0, use_effective_conv2d=True),
+    zoo.lora_xs(rank=1),
+    zoo.sine_lora(rank=1),
+]
+WIDE = [
+    (nn.Conv1d, (24, 32, 3), {"stride": 2, "padding": 2}),
+    (nn.Conv2d, (24, 32, 3), {"padding": 1, "padding_mode": "reflect", "dilation": 2}),
+    (nn.Conv2d, (24, 32, 3), {"padding": "same", "bias": False}),
+    (nn.Conv3d, (24, 32, (1, 3, 2)), {"padding": 1, "padding_mode": "circular"}),
+]
+
+
+def calls_in(model, x, monkeypatch):
+    """The shapes of the weights that a call convolves with by our hand."""
+    seen, run = [], convolution.convolve
+
+    def record(module, x, weight, bias):
+        seen.append(weight.shape)
+        return run(module, x, weight, bias)
+
+    monkeypatch.setattr(convolution, "convolve", record)
+    model(x)
+    monkeypatch.setattr(convolution, "convolve", run)
+    return seen
+
+
+@pytest.mark.parametrize("wide", WIDE, ids=str)
+def test_a_chain_of_small_convolutions(wide, monkeypatch, tmp_path):
+    kernel = plain(wide)[0].kernel_size
+    model, x = adapted(zoo.lora(rank=1, alpha=5.0), wide), image(wide)
+    assert calls_in(model, x, monkeypatch) == [(1, 24, *kernel)]
+    assert tnn.report(model).sites[0].program == "two small convolutions"
+    assert_law(model, plain(wide), x)
+    assert_merges(model, x)
+    assert difference(model(x[1]), model(x)[1]) < 1e-4
+    with torch.no_grad():
+        assert calls_in(model, x, monkeypatch) == [(32, 24, *kernel)]
+        assert difference(model(x), judged(model, plain(wide), x.double())) < 5e-5
+    assert_round_trip(model, plain(wide), x, tmp_path)
+
+
+@pytest.mark.parametrize("structure", CHAINED, ids=str)
+@pytest.mark.filterwarnings("ignore")
+def test_structures_that_are_chains(structure, monkeypatch):
+    wide = WIDE[1]
+    model, x = adapted(structure, wide), image(wide)
+    is_chain = structure.method is not zoo.sine_lora
+    assert (calls_in(model, x, monkeypatch) != [(32, 24, 3, 3)]) is is_chain
+    assert_law(model, plain(wide), x)
+    assert_compiles(model, x)
+    half = adapted(structure, wide, torch.bfloat16)
+    x = image(wide, dtype=torch.bfloat16)
+    wanted = judged(half, plain(wide, dtype=torch.bfloat16), x.double())
+    assert difference(half(x), wanted) < 20 * torch.finfo(torch.bfloat16).eps
+    copied = pickle.loads(pickle.dumps(half))
+    assert torch.equal(copied(x), half(x))
+
+
+def test_what_is_no_chain_and_when_it_does_not_pay(monkeypatch):
+    grouped = (nn.Conv2d, (24, 32, 3), {"groups": 2})
+    for structure, wide in ((zoo.lora(rank=1), grouped), (zoo.lora(rank=16), WIDE[1]),
+                            (zoo.hira(rank=1), WIDE[1]), (zoo.loha(rank=1), WIDE[1]),
+                            (nn_models.biased(rank=1), WIDE[1])):  # fmt: skip
+        model = adapted(structure, wide)
+        assert calls_in(model, image(wide), monkeypatch) == [model[0].weight.shape]
+        assert_law(model, plain(wide), image(wide))
+    for update, reason in (
+        (zoo.loha(rank=1).on((4, 3, 2)), "several factors carry out"),
+        (zoo.circulant().on((4, 4)), "several factors carry out|out and in lie on one factor"),
+        ((zoo.lora(rank=1) + zoo.loha(rank=1)).on((4, 4)), "a sum of 2 products"),
+    ):
+        with pytest.raises(UnsupportedError, match=reason):
+            chain(update)
 
 
 def test_one_image_no_image_and_other_layouts():

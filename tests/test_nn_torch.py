@@ -99,7 +99,7 @@ def test_autocast_leaves_float64_alone():
     layer = adapted(zoo.lora(rank=2)).double().blocks[0].q_proj
     x = inputs(5, 6, dtype=torch.float64)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = layer._branch("default", layer.adapters["default"], x, None)
+        y = layer.kind.branch(layer, "default", x, None)
     assert y.dtype == torch.float64
 
 

@@ -123,6 +123,9 @@ NATIVE = [
     zoo.waveft(n_frequency=12),
     zoo.glora(rank=3),
     zoo.beft(),
+    zoo.deft(rank=4),
+    zoo.deft(rank=4, alpha=3.0),
+    zoo.peanut(rank=3, depth=1),
     zoo.shira(rank=2),
 ]
 
@@ -282,3 +285,62 @@ def test_values_are_given_to_an_adapter_that_is_there(folder, saved):
     assert torch.equal(model(inputs()), fresh(inputs()))
     with pytest.raises(TensorAdaptError):
         tnn.load(tnn.adapt(Net(), zoo.hira(rank=2), where="up"), folder)
+
+
+class Turned(torch.nn.Module):
+    """A layer whose weight is stored as ``(in, out)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.c_fc = pytest.importorskip("transformers.pytorch_utils").Conv1D(24, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c_fc(x)
+
+
+@pytest.mark.parametrize("structure", [zoo.lora(rank=3, alpha=5.0), zoo.hira(rank=3)], ids=str)
+def test_layers_of_gpt2_go_both_ways(structure, tmp_path):
+    model = tnn.adapt(Turned(), structure, where="c_fc").eval()
+    with torch.no_grad():
+        for leaf in tnn.parameters(model):
+            leaf.normal_(0, 0.3)
+    folders.save(model, tmp_path)
+    assert json.loads((tmp_path / CONFIG).read_text())["fan_in_fan_out"] is True
+    theirs = peft.PeftModel.from_pretrained(Turned(), tmp_path).eval()
+    close(theirs(inputs()).detach(), model(inputs()).detach())
+    again = folders.load(Turned(), tmp_path).eval()
+    close(again(inputs()).detach(), model(inputs()).detach())
+
+
+class Tied(torch.nn.Module):
+    """Layers of the names whose weights PEFT saves with an adapter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.embed_tokens = torch.nn.Embedding(10, 16)
+        self.lm_head = torch.nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lm_head(self.embed_tokens(x))
+
+
+def test_base_weights_in_the_file_must_be_the_models_and_are_written_again(tmp_path):
+    config = peft.LoraConfig(r=2, target_modules=["embed_tokens", "lm_head"])
+    theirs = peft.get_peft_model(Tied(), config).eval()
+    with torch.no_grad():
+        for name, leaf in theirs.named_parameters():
+            if "lora_" in name:
+                leaf.normal_()
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert any("base_layer" in key for key in load_file(tmp_path / "theirs" / TENSORS))
+    model, tokens = folders.load(Tied(), tmp_path / "theirs").eval(), torch.arange(10)
+    close(model(tokens).detach(), theirs(tokens).detach())
+    folders.save(model, tmp_path / "ours")
+    assert contents(tmp_path / "ours") == contents(tmp_path / "theirs")
+    other = Tied()
+    with torch.no_grad():
+        other.lm_head.weight[0, 0] += 1
+    with pytest.raises(CheckpointError, match="holds the base weight of 'lm_head'"):
+        folders.load(other, tmp_path / "theirs")

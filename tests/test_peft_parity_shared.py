@@ -132,6 +132,7 @@ def test_a_group_equals_peft_s_layers(case: Case):
         expected.append(change.sin().sum())
         for leaf in leaves(update):
             assert values[leaf.name].numel() == leaf.size, leaf.name
+            assert leaf.scope == ("site" if leaf.name in {*case.own, "v"} else "group")
             if isinstance(leaf, Parameter) and id(values[leaf.name]) not in seen:
                 seen.add(id(values[leaf.name]))
                 trained += leaf.size

@@ -94,6 +94,20 @@ def test_grouped_superlora_counts_rows_and_columns():
     assert int(count(zoo.superlora(rank=8, fold="concat").on(ws))) == 8 * 8 * (96 + 64)
 
 
+@pytest.mark.parametrize(
+    ("structure", "expected"),
+    [
+        (zoo.shared_vera(rank=5), 5 * (12 + 12)),
+        (zoo.shared_dvora(rank=5), 5 * (12 + 12)),
+        (zoo.shared_randlora(rank=4), 12 * 3 * 4 + 4 * 12),
+        (zoo.superlora(rank=2, groups=1, ratio=0.3, shuffle="group"), 128 + 2 * 3 * 128),
+    ],
+    ids=str,
+)
+def test_shared_random_factors_are_counted_once(structure, expected):
+    assert count(structure.on(list(MIXED))).frozen == expected
+
+
 # --- values --------------------------------------------------------------------------------
 
 

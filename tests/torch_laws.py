@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def make_random(model: nn.Sequential, site: Site) -> None:
 def merged_is_adapted(row: Row) -> None:
     """The merged model gives the adapted model's output, both give the definition's."""
     model, site = adapted(row)
-    x = torch.tensor(site.x)
+    x = torch.tensor(site.x).requires_grad_()
     before = model(x)
     want = site.x @ site.whole.T + site.bias + site.shift
     limit, scale = site.depth + 2, site.size
@@ -227,7 +228,7 @@ def layer_stays_on_device(row: Row) -> None:
 def model_round_trips(row: Row, folder: Path) -> None:
     """State dict, checkpoint, deepcopy and pickle each give the same outputs."""
     model, site = adapted(row)
-    x = torch.tensor(site.x)
+    x = torch.tensor(site.x).requires_grad_()
     want = model(x)
     other, _ = adapted(row)
     with torch.no_grad():
@@ -266,11 +267,16 @@ def compiled_graphs(model: nn.Module, width: int, counts: tuple[int, ...]) -> in
     return counter.frame_count
 
 
+@lru_cache
+def _frozen_graphs(out: int, inp: int, counts: tuple[int, ...]) -> int:
+    return compiled_graphs(nn.Linear(inp, out, dtype=torch.float64), inp, counts)
+
+
 def compiles_whole(row: Row, counts: tuple[int, ...] = (4, 6, 9, 12)) -> None:
     """No more graphs than the frozen model's, plus one for each threshold crossed."""
     model, site = adapted(row)
     width = site.x.shape[1]
-    frozen = compiled_graphs(nn.Sequential(linear_of(site)), width, counts)
+    frozen = _frozen_graphs(*site.whole.shape, counts)
     layer = model[0]
     assert isinstance(layer, tnn.Adapted)
     found = compiled_graphs(model, width, counts)

@@ -122,9 +122,7 @@ def _certificate(
 ) -> RankCertificate:
     missed = 0.0
     if lower < bound.value:
-        fixed = frozenset(family.given.values) | (
-            {"W0"} if family.given.base is not None else set()
-        )
+        fixed = {*family.given.values} | ({"W0"} if family.given.base is not None else set())
         size = size_of(family.done.expr, frozenset(fixed))
         missed = miss_probability(size, lower + 1, witness.prime) ** trials
     if lower > bound.value:
@@ -145,15 +143,15 @@ def _certificate(
     )
 
 
-def status_of(family: Family, lower: int, upper: int) -> str:
-    """What the two bounds and the assumptions say together."""
-    if lower < upper:
-        return "bounded"
-    if family.done.free_scales:
-        return "proved for free scales"
-    if family.is_piecewise:
-        return "proved on an open set"
-    return "proved for generic constants" if family.constants else "proved"
+def status_of(family: Family, lower: int, upper: int, kind: str = "residues") -> str:
+    """What the two bounds and the assumptions say together.
+
+    A point certified by balls is one of the update itself, whatever was replaced in its family.
+    """
+    reservation = family.reservation
+    if kind == "balls":
+        reservation = " on an open set" if family.is_piecewise else ""
+    return ("proved" if lower == upper else "bounded") + reservation
 
 
 def fingerprint(base: Array | None) -> str | None:
@@ -165,7 +163,7 @@ def fingerprint(base: Array | None) -> str | None:
 
 def _by_balls(family: Family, bound: RankBound, seed: int, reason: str) -> RankCertificate:
     """A lower bound at one random point, by balls: it holds for almost all leaves around it."""
-    found = lower_by_balls(family.original, family.given, seed, bound.value)
+    found = lower_by_balls(family, seed, bound.value)
     if found is None:
         raise UnsupportedError(
             f"The generic rank of an expression of shape {family.original.shape} was asked for.",
@@ -180,7 +178,7 @@ def _by_balls(family: Family, bound: RankBound, seed: int, reason: str) -> RankC
         shape=family.original.shape,
         upper=bound.value,
         lower=lower,
-        status=point_status(family, lower, bound.value),
+        status=status_of(family, lower, bound.value, "balls"),
         witness=witness,
         trials=1,
         failure_probability=0.0 if lower == bound.value else None,
@@ -189,12 +187,3 @@ def _by_balls(family: Family, bound: RankBound, seed: int, reason: str) -> RankC
         frozen=family.given.frozen,
         base=fingerprint(family.given.base),
     )
-
-
-def point_status(family: Family, lower: int, upper: int) -> str:
-    """A point speaks for almost all leaves only where the family is analytic."""
-    if lower < upper:
-        return "bounded"
-    if family.is_piecewise:
-        return "proved on an open set"
-    return "proved for generic constants" if family.constants else "proved"

@@ -8,32 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..algebra.expression import Expr, Shape
-from ..algebra.nodes import Parameter
+from ..algebra.nodes import Hold, Parameter, Reshape
 from ..algebra.snapshot import distribute_snapshots
-from ..algebra.walk import parameters, topological
+from ..algebra.walk import children, parameters, topological
 from ..errors import ShapeError, UnsupportedError
 from ..run.arrays import Array
 from ..run.draw import stream
 from ..run.evaluate import evaluate
 from ..structure import Structure
 from .dual import Dual, DualArithmetic, leaf_dual
+from .elements import elements_of, telling_positions
 from .eliminate import pivots
 from .family import Family, family_of
 from .gauges import Gauge, gauges_of
 from .modular import UnluckyPoint
-from .points import Given
+from .points import Given, Point
+from .residues import ResidueArithmetic
 from .sizes import expression_of
 
-MOST_ENTRIES = 2**28
-"""Derivatives of one node that may be held: 2 GiB of int64."""
-MORE_COLUMNS = 20
-SUMS = 3
-MOST_ELIMINATED = 2**26
-"""Entries of a Jacobian that are eliminated as they are where random sums do not settle it."""
+MOST_DERIVATIVES = 2**27
+"""Derivatives of one node that may be held: 1 GiB of int64."""
+MOST_RETRIED = 2**26
+"""Derivatives up to which all elements are tried where a choice of them did not settle it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +159,11 @@ def family_dimension(
     expr = expression_of(update, shape, "The dimension of a family")
     family = family_of(expr, Given(base, bias, values or {}, frozen, seed), seed)
     trained = parameters(family.done.expr)
-    count = sum(leaf.size for leaf in trained)
-    _check_fits(family, count)
-    if family.obstacles:
+    obstacles = (*family.obstacles, *(["a norm of a product"] * family.done.free_scales))
+    if obstacles:
         raise UnsupportedError(
             f"The dimension of a family of shape {expr.shape} was asked for.",
-            f"{', '.join(family.obstacles)} has no exact derivatives.",
+            f"{', '.join(obstacles)} has no exact derivatives.",
             "Take it out of the expression: an elementwise analytic function does not change the "
             "dimension.",
         )
@@ -181,34 +181,40 @@ def family_dimension(
     )
 
 
-def _check_fits(family: Family, count: int) -> None:
-    largest = max(sub.size for sub in topological(family.done.expr))
-    if count * largest > MOST_ENTRIES:
+def derivatives_in(expr: Expr) -> int:
+    """The most derivatives that a node has; those of a leaf by itself are never formed."""
+    below: dict[Expr, frozenset[Expr]] = {}
+    most = 0
+    for sub in topological(expr):
+        if isinstance(sub, Parameter):
+            below[sub] = frozenset((sub,))
+            continue
+        below[sub] = frozenset[Expr]().union(*(below[child] for child in children(sub)))
+        if not (isinstance(sub, Reshape | Hold) and sub.size in (leaf.size for leaf in below[sub])):
+            most = max(most, sub.size * sum(leaf.size for leaf in below[sub]))
+    return most
+
+
+def _check_fits(family: Family, expr: Expr, count: int) -> None:
+    if derivatives_in(expr) > MOST_DERIVATIVES:
         raise ShapeError(
             f"The dimension of a family of shape {family.original.shape} was asked for.",
-            f"It has {count} parameters, and parts of {largest} elements: {count * largest} "
-            f"derivatives, and the limit is {MOST_ENTRIES}.",
+            f"It has {count} parameters, and needs {derivatives_in(expr)} derivatives at once; "
+            f"the limit is {MOST_DERIVATIVES}.",
             "Take a smaller instance of the same structure; the formula shows on small sizes.",
         )
 
 
 def _at(family: Family, trained: tuple[Parameter, ...], p: int, seed: int) -> Dimension:
     point, numbers = family.point(p, seed)
-    names = {leaf.name for leaf in trained}
-    values = {
-        name: leaf_dual(name, value) if name in names else Dual(value)
-        for name, value in point.values.items()
-    }
-    fixed = [None if value is None else Dual(value) for value in (point.base, point.bias)]
-    result = evaluate(family.done.expr, values, *fixed, arithmetic=DualArithmetic(numbers))  # type: ignore[arg-type]
-    count = sum(leaf.size for leaf in trained)
     own = {leaf.name: point.values[leaf.name] for leaf in trained}
     gauges = gauges_of(family.done.expr, own, p)
+    count = sum(leaf.size for leaf in trained)
     n_parameters = sum(leaf.size for leaf in parameters(distribute_snapshots(family.original)))
     elements = family.original.size
     expected = min(elements, n_parameters, count - gauges.dimension)
-    value = _rank(_jacobian(result), expected, p, seed) if count else 0
-    status = "bounded" if value < expected else _status(family)
+    value = _rank(family, set(own), point, numbers, expected) if count else 0
+    status = ("bounded" if value < expected else "proved") + family.reservation
     return Dimension(
         value,
         n_parameters,
@@ -223,45 +229,51 @@ def _at(family: Family, trained: tuple[Parameter, ...], p: int, seed: int) -> Di
     )
 
 
-def _status(family: Family) -> str:
-    if family.done.free_scales:
-        return "proved for free scales"
-    if family.is_piecewise:
-        return "proved on an open set"
-    return "proved for generic constants" if family.constants else "proved"
+def _rank(
+    family: Family, names: set[str], point: Point, numbers: ResidueArithmetic, expected: int
+) -> int:
+    """The rank of the Jacobian: of telling elements first, of all where those do not settle it."""
+    whole = family.done.expr
+    count = sum(point.values[name].size for name in names)
+    source = stream(numbers.seed, "elements", str(numbers.p))
+    shape = (whole.shape[0], whole.size // max(whole.shape[0], 1))
+    at = telling_positions(shape, count, source)
+    if len(at) < whole.size:
+        part = elements_of(whole, at)
+        if derivatives_in(part) <= MOST_DERIVATIVES:
+            found = pivots(jacobian(part, names, point, numbers), numbers.p).rank
+            if found >= expected or derivatives_in(whole) > MOST_RETRIED:
+                return found
+    _check_fits(family, whole, count)
+    return pivots(jacobian(whole, names, point, numbers), numbers.p).rank
 
 
-def _jacobian(result: Dual) -> np.ndarray:
-    """One row per trained entry that the result reads, one column per element."""
+def jacobian(expr: Expr, names: set[str], point: Point, numbers: ResidueArithmetic) -> np.ndarray:
+    """The derivatives of every element by every entry of some leaves.
+
+    Parameters
+    ----------
+    expr : Expr
+        Without ``at_start``.
+    names : set of str
+        The leaves that vary.
+    point : Point
+        Where.
+    numbers : ResidueArithmetic
+        Modulo which prime.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 residues, one row per entry of a leaf that the expression reads, one column per
+        element.
+    """
+    values = {
+        name: leaf_dual(name, value) if name in names else Dual(value)
+        for name, value in point.values.items()
+    }
+    fixed = [None if value is None else Dual(value) for value in (point.base, point.bias)]
+    result: Any = evaluate(expr, values, *fixed, arithmetic=DualArithmetic(numbers))  # type: ignore[arg-type]
     blocks = [result.block(name) for name in result.blocks]
     rows = [block.reshape(len(block), -1) for block in blocks]
     return np.concatenate(rows) if rows else np.zeros((1, 1), dtype=np.int64)
-
-
-def _rank(jacobian: np.ndarray, expected: int, p: int, seed: int) -> int:
-    """The rank, from few random sums of columns where those already show what is expected.
-
-    Sums lose no more rank than columns have; single columns would, because elements of structured
-    matrices determine each other.
-    """
-    count, elements = jacobian.shape
-    if elements > 4 * (count + MORE_COLUMNS):
-        found = pivots(_sketch(jacobian, count + MORE_COLUMNS, p, seed), p).rank
-        if found >= expected or count * elements > MOST_ELIMINATED:
-            return found
-    return pivots(jacobian, p).rank
-
-
-def _sketch(jacobian: np.ndarray, width: int, p: int, seed: int) -> np.ndarray:
-    """Every column added to ``SUMS`` of ``width`` random sums, with random factors."""
-    source = stream(seed, "sketch", str(p))
-    count, elements = jacobian.shape
-    total = np.zeros((count, width), dtype=np.int64)
-    for _ in range(SUMS):
-        order = source.permutation(elements)
-        factors = source.randint(1, p, size=elements, dtype=np.int64)
-        for first in range(0, elements, width):
-            chosen = order[first : first + width]
-            total[:, : len(chosen)] += jacobian[:, chosen] * factors[chosen] % p
-        total %= p
-    return total

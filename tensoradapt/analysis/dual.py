@@ -17,6 +17,7 @@ import numpy as np
 from ..algebra.expression import Factor, Shape
 from ..algebra.functions import Function
 from ..algebra.indexing import IndexMap
+from ..algebra.leaves import exact
 from ..algebra.notation import Pattern
 from ..run.positions import positions
 from .contraction import contract, on_diagonal
@@ -252,7 +253,7 @@ class DualArithmetic:
         if function.name == "polynomial":
             slope = np.zeros_like(x)
             for k in range(len(function.settings) - 1, 0, -1):
-                slope = (slope * x + k * self.numbers.number(function.settings[k])) % p
+                slope = (slope * x + k * self.numbers.number(exact(function.settings[k]))) % p
         elif function.name == "reciprocal":
             slope = -value * value % p
         elif function.name in TRANSCENDENTAL:

@@ -51,8 +51,10 @@ class Family:
     ----------
     original : Expr
         As it was given.
+    plain : Expr
+        The same over leaves alone: without ``at_start``, and without leaves that start as values.
     given : Given
-        What the caller fixed.
+        What the caller fixed, and the masks of piecewise functions.
     done : Substituted
         The expression of the same family, rational where it could be made so.
     constants : tuple of str
@@ -68,6 +70,7 @@ class Family:
     """
 
     original: Expr
+    plain: Expr
     given: Given
     done: Substituted
     constants: tuple[str, ...]
@@ -75,6 +78,15 @@ class Family:
     shown: bool
     order: int
     is_piecewise: bool
+
+    @property
+    def reservation(self) -> str:
+        """What a status adds where something generic stands for something special."""
+        if self.done.free_scales:
+            return " for free scales"
+        if self.is_piecewise:
+            return " on an open set"
+        return " for generic constants" if self.constants else ""
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -144,39 +156,40 @@ def family_of(expr: Expr, given: Given, seed: int = 0) -> Family:
     _check_given(expr, given)
     plain = inlined(distribute_snapshots(expr), given)
     if not is_piecewise(plain):
-        return _smooth_family(expr, plain, given, _has_edges(plain))
+        return _smooth_family(expr, plain, plain, given)
     found: Family | None = None
     for size in SIZES:
         try:
-            piece = pieced(plain, real_point(expr, given, seed, size))
+            piece = pieced(plain, real_point(expr, plain, given, seed, size))
         except TensorAdaptError:
             break
         if piece is not None:
             with_masks = replace(given, values={**given.values, **piece.masks})
-            found = _smooth_family(expr, piece.expr, with_masks, True)
+            found = _smooth_family(expr, plain, piece.expr, with_masks)
             if not found.done.free_scales:
                 return found
-    return found or _smooth_family(expr, plain, given, True)
+    return found or _smooth_family(expr, plain, plain, given)
 
 
-def _smooth_family(original: Expr, plain: Expr, given: Given, piecewise: bool) -> Family:
+def _smooth_family(original: Expr, plain: Expr, smooth: Expr, given: Given) -> Family:
     planted = needs_planting(original, given)
 
     def free(leaf: Expr) -> bool:
         return is_free(leaf, given, planted)
 
-    read_leaves = [sub for sub in topological(plain) if isinstance(sub, Leaf | Base | BaseBias)]
-    done = substitute(plain, {leaf for leaf in read_leaves if free(leaf)})
+    read_leaves = [sub for sub in topological(smooth) if isinstance(sub, Leaf | Base | BaseBias)]
+    done = substitute(smooth, {leaf for leaf in read_leaves if free(leaf)})
     maps = arguments(done.expr)
     return Family(
         original,
+        plain,
         given,
         done,
         (*generic_constants(done.expr), *_start_constants(original)),
         _obstacles(done),
         not maps or shown_independent(maps, free),
         order_needed(plain),
-        piecewise,
+        _has_edges(plain),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from ..algebra.expression import Factor, Shape
 from ..algebra.functions import Function
 from ..algebra.indexing import IndexMap
+from ..algebra.leaves import exact
 from ..algebra.notation import Pattern
 from ..run.arrays import Array
 from ..run.positions import positions
@@ -148,7 +149,7 @@ class ObjectArithmetic:
             raise no_residue(str(function))
         result = self.zeros(a.shape)
         for coefficient in reversed(function.settings):
-            result = as_array(result * a + self.number(coefficient))
+            result = as_array(result * a + self.number(exact(coefficient)))
         return result
 
     def divide(self, a: Array, b: Array) -> Array:

@@ -10,13 +10,8 @@ from ..errors import ParseError
 
 FORMAT = "tensoradapt-rank-certificate"
 MAX_CHARACTERS = 2**24
-STATUSES = (
-    "proved",
-    "proved for generic constants",
-    "proved for free scales",
-    "proved on an open set",
-    "bounded",
-)
+RESERVATIONS = ("", " for generic constants", " for free scales", " on an open set")
+STATUSES = tuple(word + more for word in ("proved", "bounded") for more in RESERVATIONS)
 KINDS = ("residues", "balls")
 
 
@@ -45,7 +40,7 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class RankCertificate:
-    """What is known of a generic rank: ``lower ≤ generic rank ≤ upper``, both unconditionally.
+    """What is known of a generic rank: ``lower ≤ generic rank ≤ upper``.
 
     Parameters
     ----------
@@ -56,12 +51,11 @@ class RankCertificate:
     upper, lower : int
         The bounds.
     status : str
-        ``"proved"``: they meet, for almost all values of the leaves that the assumptions call
-        generic. ``"proved for generic constants"``: they meet for almost all values of the
-        irrational constants, which are not those of the expression. ``"proved for free scales"``:
-        norms were replaced by free positive numbers. ``"proved on an open set"``: the rank is
-        attained, but a piecewise function may have others elsewhere. ``"bounded"``: they do not
-        meet.
+        ``"proved"`` where the bounds meet, ``"bounded"`` where they do not; both hold for almost
+        all values of what the assumptions call generic. With a reservation where something else is
+        generic too: ``" for generic constants"``, that are other numbers in the expression;
+        ``" for free scales"``, that are norms in it; ``" on an open set"``, around a point, where a
+        piecewise function may have other ranks elsewhere.
     witness : Witness
         The minor that shows ``lower``.
     trials : int

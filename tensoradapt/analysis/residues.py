@@ -185,7 +185,7 @@ class ResidueArithmetic:
         if function.name == "polynomial":
             result = np.zeros_like(a)
             for coefficient in reversed(function.settings):
-                result = (result * a + self.number(coefficient)) % self.p
+                result = (result * a + self.number(exact(coefficient))) % self.p
             return result
         if function.name == "reciprocal":
             return reciprocal(a, self.p)

@@ -17,7 +17,7 @@ from ..run.arrays import Array
 from ..structure import Structure
 from .ball_witness import minor_by_balls
 from .bound import rank_bound
-from .certificate import fingerprint, matrix_at, point_status, status_of
+from .certificate import fingerprint, matrix_at, status_of
 from .family import Family, family_of
 from .minors import is_regular
 from .modular import UnluckyPoint
@@ -107,10 +107,8 @@ def _objection(certificate: RankCertificate, expr: Expr, given: Given) -> str:
     regular = _is_regular(family, certificate)
     if not regular:
         return f"The minor of {len(witness.rows)} rows is 0 or not certified."
-    status = (status_of if witness.kind == "residues" else point_status)(
-        family, certificate.lower, certificate.upper
-    )
-    return "" if certificate.status in (status, "bounded") else f"Its status should be {status!r}."
+    status = status_of(family, certificate.lower, certificate.upper, witness.kind)
+    return "" if certificate.status == status else f"Its status should be {status!r}."
 
 
 def _plain_objection(certificate: RankCertificate, expr: Expr, given: Given) -> str:
@@ -139,7 +137,7 @@ def _inside(chosen: tuple[int, ...], size: int) -> bool:
 def _is_regular(family: Family, certificate: RankCertificate) -> bool:
     witness = certificate.witness
     if witness.kind == "balls":
-        return minor_by_balls(family.original, family.given, witness)
+        return minor_by_balls(family, witness)
     if family.obstacles:
         return False
     matrix = matrix_at(family, witness.prime, witness.seed)

@@ -34,8 +34,9 @@ def as_stored(shape: Shape, place: Place, key: str) -> Shape:
     sizes = tuple(n for n in shape if n != 1)
     if stored is None or tuple(n for n in stored.shape if n != 1) == sizes:
         return shape if stored is None else tuple(stored.shape)
-    flat = (shape[0], -1)
-    return tuple(stored.shape) if tuple(stored.reshape(flat).shape) == shape else shape
+    kernel = place.shape[2:]
+    flat = tuple(stored.reshape(shape[0], -1).shape) if kernel else ()
+    return tuple(stored.shape) if flat == shape and stored.shape[2:] == kernel else shape
 
 
 def _reshape(key: str) -> Callable[[Shape, Place], Shape]:

@@ -29,6 +29,8 @@ from .placing import Found, place_values, site_of
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 ROOT, PREFIX = "base_model.", "base_model.model."
+BASE = "base_layer.weight"
+"""PEFT saves the weight of a target named embed_tokens or lm_head with the adapter."""
 
 GENERIC = fields(
     "peft_type auto_mapping base_model_name_or_path revision task_type inference_mode "
@@ -103,7 +105,7 @@ def load(model: nn.Module, folder: str | Path, name: str | None = None) -> nn.Mo
         dropout,
         None,
         tuple(heads),
-        {"format": "peft", "config": dict(config.data)},
+        {"format": "peft", "config": dict(config.data), "with_base": _with_base(places)},
     )
     commit(model, folder, laid, shared, name or "default", recipe)
     with torch.no_grad():
@@ -112,6 +114,12 @@ def load(model: nn.Module, folder: str | Path, name: str | None = None) -> nn.Mo
             for key, value in values.items():
                 targets[key].copy_(value)
     return model
+
+
+def _with_base(places: list[Place]) -> dict[str, str]:
+    """The layers whose base weight is in the file, and its type there."""
+    stored = {place.path: place.tensors[BASE] for place in places if BASE in place.tensors}
+    return {path: str(value.dtype).removeprefix("torch.") for path, value in stored.items()}
 
 
 # --- which method ------------------------------------------------------------------------
@@ -158,6 +166,7 @@ def _sort(
 ) -> tuple[list[Place], dict[str, Tensor], Heads]:
     """The tensors by layer, those at the root, and those of modules that trained whole."""
     suffixes = [
+        BASE,
         *method.keys.values(),
         *method.tables.values(),
         *method.extra_keys,
@@ -232,6 +241,7 @@ def _found(
     if here.is_table and not method.tables:
         raise refused(config.folder, f"'{place.path}' is an embedding, and {method.zoo} has none")
     stored, keys = here.tensors, method.keys_at(here)
+    _check_base(config, place, site.stored)
     values = {leaf: stored[key] for leaf, key in keys.items() if key in stored}
     if here.is_table:
         values = {leaf: value.mT if value.ndim == 2 else value for leaf, value in values.items()}
@@ -248,6 +258,18 @@ def _found(
         found.values.update(method.derive(config, here, site.weight))
         found.derived.update(found.values.keys() - method.keys.keys())
     return found
+
+
+def _check_base(config: Config, place: Place, weight: Tensor) -> None:
+    """Refuse a stored base weight that is not the model's own: it was trained, or resized."""
+    stored = place.tensors.get(BASE)
+    if stored is not None and not torch.equal(stored, weight.detach().cpu().to(stored.dtype)):
+        raise refused(
+            config.folder,
+            f"It holds the base weight of '{place.path}', {tuple(stored.shape)}, which is not this "
+            f"model's, {tuple(weight.shape)}",
+            "Put that weight into the model first: it was resized or trained as well.",
+        )
 
 
 # --- writing -----------------------------------------------------------------------------
@@ -317,6 +339,9 @@ def save(model: nn.Module, folder: str | Path, name: str = "default") -> Path:
         value = tensors[f"{ROOT}{one.root}"] = _join(folder, leaf, joined[leaf])
         if one.copied:
             tensors.update({f"{PREFIX}{path}.{one.copied}": value for path, _ in sites})
+    for path, dtype in origin.get("with_base", {}).items():
+        weight = dict(sites)[path].weight
+        tensors[f"{PREFIX}{path}.{BASE}"] = weight.to(getattr(torch, dtype))
     for path in recipe.also_train:
         for key, value in model.get_submodule(path).state_dict().items():
             tensors[f"{PREFIX}{path}.{key}"] = value

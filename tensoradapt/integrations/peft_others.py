@@ -12,13 +12,11 @@ from torch import Tensor
 
 from .. import zoo
 from ..algebra.expression import Shape
-from ..algebra.nodes import Place as Place_
-from ..algebra.walk import topological
 from ..nn.laying import leaves_of
-from ..run.positions import positions
 from ..structure import Structure, Update
 from .files import refused
 from .methods import Config, Method, Place, channels, column, fields
+from .peft_decomposed import DECOMPOSED, flat_positions
 from .peft_products import PRODUCTS, Settings, alpha_of
 
 
@@ -400,10 +398,7 @@ def _shira(config: Config, place: Place) -> Structure:
 
 
 def _shira_positions(update: Update, shape: Shape) -> dict[str, Tensor]:
-    assert update.weight is not None
-    node = next(n for n in topological(update.weight) if isinstance(n, Place_))
-    flat = torch.tensor(positions(node.index)[0]).reshape(-1).to(torch.int32)
-    inp = shape[1]
+    flat, inp = flat_positions(update).to(torch.int32), shape[1]
     return {"shira_indices": torch.stack([flat // inp, flat % inp])}
 
 
@@ -441,5 +436,5 @@ AFFINE = [
     ),
 ]
 
-METHODS = (*PRODUCTS, *ROTATIONS, *DIAGONALS, *BLOCKS, *TRANSFORMS, *AFFINE)
+METHODS = (*PRODUCTS, *ROTATIONS, *DIAGONALS, *BLOCKS, *TRANSFORMS, *AFFINE, *DECOMPOSED)
 """Every method that PEFT and the zoo both have; the first row that fits is taken."""

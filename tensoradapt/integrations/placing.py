@@ -43,6 +43,13 @@ class Layer:
     shape: Shape
 
     @property
+    def stored(self) -> Tensor:
+        """W0 as the layer stores it, before any merge."""
+        module = self.site.module
+        kept = module.original if isinstance(module, Adapted) else None
+        return weight_of(original(self.site)) if kept is None else kept.weight
+
+    @property
     def is_table(self) -> bool:
         """Whether it is an embedding."""
         return isinstance(original(self.site), nn.Embedding)

@@ -81,8 +81,8 @@ def _stored_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
     if (adapter / DOCUMENT).exists():
         sites = read_json(adapter / DOCUMENT).get("sites")
         found = sites if isinstance(sites, list) else []
-        pairs = [(s.get("path"), s.get("shape")) for s in found if isinstance(s, dict)]
-        return {p: tuple(n) for p, n in pairs if isinstance(p, str) and _is_shape(n)}
+        pairs = [(str(s.get("path")), s.get("shape")) for s in found if isinstance(s, dict)]
+        return {path: tuple(sizes or ()) for path, sizes in pairs if _is_shape(sizes)}
     if not adapter.exists():
         raise refused(adapter, "There is no such file or folder")
     is_folder = adapter.is_dir()
@@ -110,11 +110,9 @@ def _head(key: str, is_folder: bool) -> str:
         ends = [s for s in SUFFIXES if key.endswith(f".{s}")]
         return key[: -len(max(ends, key=len)) - 1] if ends else key
     body = key.removeprefix(peft.PREFIX)
-    ends = sorted(
-        (s for m in peft.METHODS for s in (*m.keys.values(), *m.tables.values())), key=len
-    )
-    found = [s for s in ends if body.endswith(f".{s}")]
-    return body[: -len(found[-1]) - 1] if found else body
+    known = {s for m in peft.METHODS for s in (*m.keys.values(), *m.tables.values())}
+    found = [suffix for suffix in known if body.endswith(f".{suffix}")]
+    return body[: -len(max(found, key=len)) - 1] if found else body
 
 
 def _is_shape(value: Any) -> bool:
@@ -173,7 +171,7 @@ def _layer(weight: Tensor, bias: Tensor | None, is_table: bool) -> nn.Module:
     meta: dict[str, Any] = {"device": "meta", "dtype": dtype}
     has_bias = bias is not None and bias.shape == weight.shape[:1]
     if is_table:
-        layer: nn.Module = nn.Embedding(*weight.shape, **meta)
+        layer: nn.Module = nn.Embedding(weight.shape[0], weight.shape[1], **meta)
     elif weight.ndim == 2:
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias, **meta)
     else:

@@ -27,11 +27,10 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from .kind import Kind, Places
-from .operator import Operator
 from .precision import cast_all, wide, without_autocast
 
 if TYPE_CHECKING:
-    from .layer import Adapted
+    from .layer import Adapted, Adapter
 
 
 PARAMETRIZATIONS = "parametrizations"
@@ -121,8 +120,8 @@ class BareParameter(Kind):
         assert change is not None
         return change.reshape(x.shape)
 
-    def describe(self, operator: Operator, tokens: int) -> tuple[str, str]:
-        return "W0 + ΔW formed when read", str(operator.plan(tokens, "materialize"))
+    def describe(self, layer: Adapted, adapter: Adapter, tokens: int) -> tuple[str, str]:
+        return "W0 + ΔW formed when read", str(adapter.operator.plan(tokens, "materialize"))
 
     # --- in and out of a model -----------------------------------------------------------
 

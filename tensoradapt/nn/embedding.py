@@ -18,7 +18,6 @@ from ..planning.lookup import Lookup, Read, lookup
 from ..structure import Update
 from .emit import emit
 from .kind import Kind
-from .operator import Operator
 from .precision import cast_all, widest, without_autocast
 
 if TYPE_CHECKING:
@@ -161,6 +160,6 @@ class Embedding(Kind):
             change = change.masked_fill((ids == module.padding_idx).unsqueeze(1), 0.0)
         return change.reshape(*x.shape, change.shape[-1])
 
-    def describe(self, operator: Operator, tokens: int) -> tuple[str, str]:
-        rows = operator.attached["rows"]
+    def describe(self, layer: Adapted, adapter: Adapter, tokens: int) -> tuple[str, str]:
+        rows = adapter.operator.attached["rows"]
         return "rows looked up" if rows.planned is not None else "ΔE formed", str(rows)

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from .operator import Operator
-
 if TYPE_CHECKING:
     from .layer import Adapted, Adapter
 
@@ -117,9 +115,9 @@ class Kind:
         y = layer(torch.cat(parts)).split([part.shape[0] for part in parts])
         return torch.nested.as_nested_tensor(list(y), layout=x.layout)
 
-    def describe(self, operator: Operator, tokens: int) -> tuple[str, str]:
+    def describe(self, layer: Adapted, adapter: Adapter, tokens: int) -> tuple[str, str]:
         """How a training step runs, in a few words and as a whole plan."""
-        plan = operator.plan(tokens, "materialize")
+        plan = adapter.operator.plan(tokens, "materialize")
         return "ΔW formed", str(plan)
 
     # --- in and out of a model -----------------------------------------------------------

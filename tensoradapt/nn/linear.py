@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from .kind import Kind, has_hooks
-from .operator import Operator
 from .precision import cast_all, widest, without_autocast
 
 if TYPE_CHECKING:
@@ -51,8 +50,8 @@ class Linear(Kind):
             typed = cast_all(leaves, dtype)
             return adapter.operator.delta(x.to(dtype), weight, bias, typed)
 
-    def describe(self, operator: Operator, tokens: int) -> tuple[str, str]:
-        plan = operator.plan(tokens)
+    def describe(self, layer: Adapted, adapter: Adapter, tokens: int) -> tuple[str, str]:
+        plan = adapter.operator.plan(tokens)
         return plan.chosen.name, str(plan)
 
 

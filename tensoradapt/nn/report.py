@@ -202,7 +202,7 @@ def _site(
     everything = module.leaf_tensors(name)
     shared = [leaf for leaf, is_shared in adapter.places.items() if is_shared]
     kept = module.original
-    program, plan = module.kind.describe(adapter.operator, tokens)
+    program, plan = module.kind.describe(module, adapter, tokens)
     return SiteReport(
         path=path,
         name=name,

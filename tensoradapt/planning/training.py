@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..errors import UnsupportedError
 from ..network.form import NormalForm
 from .adjoint import Adjoint, gradient_input
 from .candidate import Candidate, Layer, step_total
@@ -99,6 +100,12 @@ def _split(
     notes: tuple[Note, ...],
 ) -> Candidate:
     """Cut the joint list of steps in two: what is kept between them, what is done again."""
+    if not gradients:
+        raise UnsupportedError(
+            "The gradients of a layer were to be planned.",
+            "Its output depends on nothing that trains.",
+            "Plan its forward alone, in the mode 'forward'.",
+        )
     wanted = tuple(sorted(gradients))
     results = tuple(gradients[k] for k in wanted)
     forward = writer.reach(y)

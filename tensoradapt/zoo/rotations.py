@@ -327,7 +327,12 @@ def road(w: Base, *, variant: str = "road_1", group_size: int = 64) -> Update:
     check_choice("road", "variant", variant, ("road_1", "road_2", "road_4"))
     check_count("road", "group_size", g, least=2)
     check_parts("road", "group_size", g, {"out": out})
-    check_parts("road", "the pairs of a group", 2, {"group_size": g})
+    if g % 2:
+        raise StructureError(
+            f"group_size={g} was asked for.",
+            "Rows turn in pairs, so a group has an even number of them.",
+            f"Use road(group_size={2 * (g // 2)}).",
+        )
     count = {"road_1": out // 2, "road_2": out, "road_4": 2 * out}[variant]
     theta = parameter("theta", count, start=zeros())
     alpha = parameter("alpha", count, start=ones())

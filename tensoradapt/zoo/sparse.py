@@ -120,7 +120,7 @@ def supertuning(
     out, inp = w.matrix
     if indices is None:
         raise StructureError(
-            "supertuning() was asked for without indices.",
+            "No positions were given in indices.",
             "Where W0 is largest depends on its values, and a formula sees its shape only.",
             "Use supertuning(indices=zoo.sparse.largest_entries(weight, 0.99)).",
         )
