@@ -255,6 +255,15 @@ def test_wrong_configurations_are_refused(case, folder, saved):
     refuse(folder, words)
 
 
+@pytest.mark.parametrize(("row", "column"), [(0, 16), (24, 0), (-1, 0), (0, -1)])
+def test_positions_outside_of_the_weight_are_refused(row, column, tmp_path):
+    write("shira", tmp_path)
+    tensors = load_file(tmp_path / TENSORS)
+    tensors["base_model.model.up.shira_indices"][:, 3] = torch.tensor([row, column])
+    save_file(tensors, tmp_path / TENSORS)
+    refuse(tmp_path, "has 1 positions outside of the weight 24 × 16")
+
+
 def test_damaged_files_are_refused(folder):
     whole = (folder / TENSORS).read_bytes()
     for length in (0, 7, 40, len(whole) - 1):
@@ -320,10 +329,16 @@ class Tied(torch.nn.Module):
         super().__init__()
         torch.manual_seed(5)
         self.embed_tokens = torch.nn.Embedding(10, 16)
-        self.lm_head = torch.nn.Linear(16, 10)
+        self.lm_head = torch.nn.Linear(16, 10, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.lm_head(self.embed_tokens(x))
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.embed_tokens
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.lm_head
 
 
 def test_base_weights_in_the_file_must_be_the_models_and_are_written_again(tmp_path):
@@ -333,7 +348,7 @@ def test_base_weights_in_the_file_must_be_the_models_and_are_written_again(tmp_p
         for name, leaf in theirs.named_parameters():
             if "lora_" in name:
                 leaf.normal_()
-    theirs.save_pretrained(tmp_path / "theirs")
+    theirs.save_pretrained(tmp_path / "theirs", save_embedding_layers=True)
     assert any("base_layer" in key for key in load_file(tmp_path / "theirs" / TENSORS))
     model, tokens = folders.load(Tied(), tmp_path / "theirs").eval(), torch.arange(10)
     close(model(tokens).detach(), theirs(tokens).detach())

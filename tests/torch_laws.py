@@ -106,10 +106,10 @@ def starts_as_said(row: Row) -> None:
     planned, _ = operator.materialize(base, bias, [values[n] for n in operator.leaf_names])
     assert planned is not None
     if row.starts_at_zero is not False:
-        exactly = 0.0 if row.starts_at_zero else 1.0
-        for what, found, allowed in (("ΔW", change, exactly), ("the plan", planned, 1.0)):
+        eps = torch.finfo(base.dtype).eps
+        exact, rounded = (0.0, 4 * eps) if row.starts_at_zero else (16 * eps, 16 * eps)
+        for what, found, limit in (("ΔW", change, exact), ("the plan", planned, rounded)):
             moved = float(torch.linalg.vector_norm(found) / torch.linalg.vector_norm(base))
-            limit = 4 * allowed * torch.finfo(base.dtype).eps
             assert moved <= limit, f"{row}: {what} is {moved} at the start, not zero"
     else:
         assert bool(change.any()), f"{row}: ΔW is zero at the start, though said not to be"

@@ -33,6 +33,7 @@ from .sizes import expression_of
 
 MOST_DERIVATIVES = 2**27
 """Derivatives of one node that may be held: 1 GiB of int64."""
+MORE_SUMS = 20
 MOST_RETRIED = 2**26
 """Derivatives up to which all elements are tried where a choice of them did not settle it."""
 
@@ -245,7 +246,23 @@ def _rank(
             if found >= expected or derivatives_in(whole) > MOST_RETRIED:
                 return found
     _check_fits(family, whole, count)
-    return pivots(jacobian(whole, names, point, numbers), numbers.p).rank
+    made = jacobian(whole, names, point, numbers)
+    if made.shape[1] > 2 * count + MORE_SUMS:
+        made = _sums(made, count + MORE_SUMS, source, numbers.p)
+    return pivots(made, numbers.p).rank
+
+
+def _sums(columns: np.ndarray, width: int, source: np.random.RandomState, p: int) -> np.ndarray:
+    """Every column added to three of ``width`` random sums: as many as matter, of all of them."""
+    total = np.zeros((len(columns), width), dtype=np.int64)
+    for _ in range(3):
+        order = source.permutation(columns.shape[1])
+        for first in range(0, len(order), width):
+            chosen = order[first : first + width]
+            factors = source.randint(1, p, size=len(chosen), dtype=np.int64)
+            total[:, : len(chosen)] += columns[:, chosen] * factors % p
+        total %= p
+    return total
 
 
 def jacobian(expr: Expr, names: set[str], point: Point, numbers: ResidueArithmetic) -> np.ndarray:

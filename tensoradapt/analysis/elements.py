@@ -205,16 +205,16 @@ def telling_positions(
 ) -> np.ndarray:
     """Positions of elements that show a Jacobian of ``count`` parameters.
 
-    A few whole rows and columns, since a low-rank matrix is fixed by those, and as many others at
-    random.
+    A few whole rows and columns, since a low-rank matrix is fixed by those, with the outermost,
+    where alone some diagonals are; and four times as many others at random.
     """
     m, n = shape
-    size = m * n
-    if size <= 4 * (count + 32):
-        return np.arange(size)
+    if m * n <= 8 * (count + 32):
+        return np.arange(m * n)
     lines = min(m, n, 1 + (3 * count) // (2 * (m + n)))
-    rows, columns = source.permutation(m)[:lines], source.permutation(n)[:lines]
+    rows = [0, m - 1, *source.permutation(m)[:lines]]
+    columns = [0, n - 1, *source.permutation(n)[:lines]]
     chosen = np.zeros((m, n), dtype=bool)
     chosen[rows], chosen[:, columns] = True, True
-    chosen.reshape(-1)[source.randint(0, size, count + 32)] = True
+    chosen.reshape(-1)[source.randint(0, m * n, 4 * (count + 32))] = True
     return np.flatnonzero(chosen)
