@@ -87,6 +87,8 @@ SHAPES = [
     (lambda: ta.householder(B), (6, 6)),
     (lambda: ta.orthonormal(B), (6, 2)),
     (lambda: ta.cayley(ta.parameter("S", 4, 3, 3)), (4, 3, 3)),
+    (lambda: ta.cayley(ta.parameter("S", 4, 3, 3), minus_identity=True), (4, 3, 3)),
+    (lambda: ta.neumann(ta.parameter("S", 3, 3), 3, minus_identity=True), (3, 3)),
     (lambda: ta.block_diag(G), (6, 8)),
     (lambda: ta.block_diag(B, A), (8, 7)),
     (lambda: ta.monarch(G, ta.parameter("H", 2, 5, 4)), (6, 20)),

@@ -132,6 +132,17 @@ def test_qa_lora_equals_the_variant_that_peft_has_for_quantized_layers():
         assert_agree(structure, layer, tensors(layer, LORA), forward=forward)
 
 
+def test_delora_keeps_short_vectors_from_growing_as_peft_does():
+    """The norms are at least 10⁻⁴, and a vector below that has no gradient through its norm."""
+    layer = randomized(peft_layer(peft.DeloraConfig(r=4, **TARGET), (24, 16)))
+    keys = {"B": "delora_B", "A": "delora_A", "lambda": "delora_lambda", "w_norm": "delora_w_norm"}
+    theirs = tensors(layer, keys)
+    with torch.no_grad():
+        theirs["B"][:, 0] *= 1e-6
+        theirs["A"][2] *= 1e-6
+    assert_agree(zoo.delora(rank=4), layer, theirs)
+
+
 # --- rotations ----------------------------------------------------------------------------
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import tensoradapt
 from tests import walls
+from tests.walls import fresh
 
 ROOT = Path(tensoradapt.__file__).parent
 
@@ -33,32 +32,6 @@ def test_the_walls_read_every_module_and_see_its_imports() -> None:
 # --- fresh interpreters -------------------------------------------------------------------
 
 
-BLOCK = """
-import sys
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {!r}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Block())
-"""
-
-
-def fresh(code: str, *, without: tuple[str, ...] = ()) -> str:
-    """Run code in a new interpreter in which some packages cannot be imported."""
-    made = subprocess.run(
-        [sys.executable, "-c", BLOCK.format(without) + code],
-        capture_output=True,
-        text=True,
-        cwd=ROOT.parent,
-        timeout=120,
-    )
-    assert made.returncode == 0, made.stderr[-2000:]
-    return made.stdout
-
-
-LOADED = "import sys; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
-HEAVY = {"numpy", "torch", "jax", "scipy", "networkx", "opt_einsum", "flint", "tensorly", "rich"}
-
 LIGHT = {
     "the face": "import tensoradapt",
     "the zoo": "from tensoradapt import zoo; zoo.lora(rank=2)",
@@ -73,13 +46,11 @@ LIGHT = {
 
 @pytest.mark.parametrize("what", LIGHT)
 def test_the_light_floors_load_no_array_library(what: str) -> None:
-    loaded = set(fresh(f"{LIGHT[what]}\n{LOADED}").split())
-    assert "tensoradapt" in loaded
-    assert not loaded & HEAVY
+    assert not walls.loaded_early(LIGHT[what], ROOT)
 
 
 def test_nn_does_not_load_the_zoo() -> None:
-    found = fresh("import sys, tensoradapt.nn; print([m for m in sys.modules if 'zoo' in m])")
+    found = fresh("import tensoradapt.nn; print([m for m in sys.modules if 'zoo' in m])", ROOT)
     assert "tensoradapt.zoo" not in found
 
 
@@ -97,7 +68,7 @@ for s in (zoo.lora(rank=2), zoo.circulant(), zoo.dora(within=zoo.lora(rank=1))):
     assert int(ta.rank_bound(e)) and ta.count(e).trained and str(ta.plan(s, (6, 5)))
 print("fine")
 """
-    assert fresh(code, without=("torch", "jax", "flint")).strip() == "fine"
+    assert fresh(code, ROOT, without=("torch", "jax", "flint")).strip() == "fine"
 
 
 def test_the_first_plan_loads_opt_einsum_and_not_before() -> None:
@@ -109,8 +80,8 @@ assert "opt_einsum" not in sys.modules
 ta.plan(zoo.lora(rank=2), (8, 8))
 print("opt_einsum" in sys.modules)
 """
-    assert fresh(code).strip() == "True"
+    assert fresh(code, ROOT).strip() == "True"
 
 
 def test_importing_nn_loads_no_certificates() -> None:
-    assert "flint" not in fresh(f"import tensoradapt.nn\n{LOADED}").split()
+    assert "flint" not in walls.loaded_early("import tensoradapt.nn", ROOT)

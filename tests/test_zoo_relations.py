@@ -16,6 +16,7 @@ from torch import nn
 import tensoradapt.nn as tnn
 from tensoradapt import zoo
 from tensoradapt.algebra import forms
+from tensoradapt.algebra.builders import cayley, neumann
 from tensoradapt.algebra.leaves import parameter
 from tensoradapt.algebra.walk import leaves, parameters
 from tensoradapt.errors import StructureError
@@ -198,6 +199,20 @@ def test_a_rotation_keeps_the_inner_products(structure, side):
         assert_allclose(new @ new.T, W @ W.T, rtol=1e-9, atol=1e-9)
     else:
         assert_allclose(new.T @ new, W.T @ W, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_rotation_less_the_identity_keeps_the_digits_of_a_small_turn(inverse):
+    skew = parameter("q", 3, 3) - parameter("q", 3, 3).T
+    values = {"q": 1e-12 * np.random.RandomState(0).standard_normal((3, 3))}
+    Q = values["q"] - values["q"].T
+    sign = 2 if inverse else -2
+    small = evaluate(cayley(skew, inverse=inverse, minus_identity=True), values)
+    assert_allclose(small, sign * Q, rtol=1e-9, atol=1e-22)
+    assert_allclose(evaluate(cayley(skew, inverse=inverse), values), np.eye(3) + small)
+    assert_allclose(
+        evaluate(neumann(skew, 3, minus_identity=True), values), 2 * Q, rtol=1e-9, atol=1e-22
+    )
 
 
 def test_road_with_one_angle_a_pair_turns_pairs():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tensoradapt.nn as tnn
 from tensoradapt.algebra.walk import parameters
@@ -212,14 +213,36 @@ def half_layers_form_no_weight(row: Row, dtype: torch.dtype) -> None:
 
 
 def layer_stays_on_device(row: Row) -> None:
-    """Torch's meta device refuses to meet arrays of the CPU."""
+    """On another device nothing of the layer stays behind.
+
+    Torch's fake tensors refuse to mix devices, also where no accelerator exists; they cannot
+    record gradients there, so the backward runs on the meta device.
+    """
     site, operator = site_of(row), operator_of(row)
-    there = {name: torch.tensor(v, device="meta") for name, v in site.values.items()}
-    x, base, bias = (torch.tensor(v, device="meta") for v in (site.x, site.base, site.bias))
-    leaves = [there[n].requires_grad_() for n in operator.leaf_names]
-    y = operator.layer(x, base, bias, leaves)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        given = _elsewhere(site, operator, "cuda")
+        try:
+            made = (
+                operator.layer(*given),
+                operator.delta(*given),
+                *operator.materialize(*given[1:]),
+            )
+            assert all(y.device.type == "cuda" for y in made if y is not None)
+        except RuntimeError as error:
+            if "not linked with support" not in str(error):  # some indexing asks the real device
+                raise
+    x, base, bias, values = _elsewhere(site, operator, "meta")
+    y = operator.layer(x, base, bias, [v.requires_grad_() for v in values])
     assert y.device.type == "meta" and tuple(y.shape) == (len(x), row.shape[0])
     y.sum().backward()
+
+
+def _elsewhere(
+    site: Site, operator: Operator, device: str
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    arrays = (site.x, site.base, site.bias, *(site.values[n] for n in operator.leaf_names))
+    made = [torch.empty(a.shape, dtype=torch.float64, device=device) for a in arrays]
+    return made[0], made[1], made[2], made[3:]
 
 
 # --- law 6: round trips --------------------------------------------------------------------

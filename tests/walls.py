@@ -6,6 +6,8 @@ They read imports with ``ast``, so nothing of the package is loaded by looking a
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +169,7 @@ def circles(root: Path) -> list[str]:
         target = _own(one)
         if target is not None and target != one.importer and not one.for_types:
             graph[one.importer].add(target)
-    del graph["__init__"]  # the face is lazy
+    graph.pop("__init__", None)  # the face is lazy
     found: list[str] = []
     done: set[str] = set()
     for start in graph:
@@ -349,3 +351,41 @@ WALLS = (
     mutable_state,
 )
 """Every wall that is read from the sources."""
+
+
+# --- fresh interpreters -------------------------------------------------------------------
+
+BLOCK = """
+import sys
+sys.path.insert(0, {!r})
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Block())
+"""
+HEAVY = {"numpy", "torch", "jax", "scipy", "networkx", "opt_einsum", "flint", "tensorly", "rich"}
+
+
+def fresh(code: str, root: Path, without: tuple[str, ...] = ()) -> str:
+    """What code prints in a new interpreter in which some packages cannot be imported."""
+    made = subprocess.run(
+        [sys.executable, "-c", BLOCK.format(str(root.parent), without) + code],
+        capture_output=True,
+        text=True,
+        cwd=root.parent,
+        timeout=120,
+    )
+    assert made.returncode == 0, made.stderr[-2000:]
+    return made.stdout
+
+
+def loaded_early(code: str, root: Path) -> set[str]:
+    """The heavy packages that a piece of code loads; it must load this package from here."""
+    told = fresh(f"{code}\nimport tensoradapt\nprint(tensoradapt.__file__)\n{LOADED}", root)
+    place, loaded = told.strip().split("\n")
+    assert Path(place).parent.resolve() == root.resolve(), place
+    return set(loaded.split()) & HEAVY
+
+
+LOADED = "print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"

@@ -339,10 +339,9 @@ def neumann(skew: Expr, degree: int = 4, minus_identity: bool = False) -> Expr:
     return function if minus_identity else _plus_identity(function)
 
 
-def householder(vectors: Expr, minus_identity: bool = False) -> Expr:
+def householder(vectors: Expr) -> Expr:
     """The product of the reflections in the columns of ``(n, r)``."""
-    function = MatrixFunction(vectors, "householder")
-    return function if minus_identity else _plus_identity(function)
+    return _plus_identity(MatrixFunction(vectors, "householder"))
 
 
 def orthonormal(operand: Expr) -> Expr:

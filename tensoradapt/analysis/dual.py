@@ -1,9 +1,9 @@
 """Dual numbers modulo a prime: values with their derivatives by every entry of every trained leaf.
 
 A dual number is ``x + Σ_e ẋ_e ε_e`` with ``ε² = 0``; ``evaluate`` over them gives the Jacobian of a
-family exactly. Derivatives are kept as one block per leaf, ``(entries of the leaf, *shape)``. Those
-of a leaf itself are an identity that is never formed: an einsum that meets one contracts its other
-operands once and lays the result on a diagonal.
+family exactly. Derivatives are kept as one block per leaf. While every element depends on one entry
+of a leaf at most, as in anything laid out or scaled, the block says which entry and how much
+(``Single``); an einsum contracts its other operands once and lays the result where it belongs.
 """
 
 from __future__ import annotations
@@ -21,22 +21,51 @@ from ..algebra.leaves import exact
 from ..algebra.notation import Pattern
 from ..run.positions import positions
 from .contraction import contract, on_diagonal
-from .modular import inverse, matmul, reciprocal
+from .contraction import einsum as einsum_over
+from .dual_rules import MATRIX_RULES
+from .modular import reciprocal
 from .residues import ResidueArithmetic, no_residue
 from .transcendental import TRANSCENDENTAL, apply_transcendental
 
 DIRECTION = "~direction"
 """The name of the axis of a block that counts the entries of its leaf."""
+MOST_SCATTERED = 2**26
+MOST_ON_ONE = 2**21
+"""Numbers below 2³¹ that float64 adds exactly, with room."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """The derivative of a leaf by its own entries: a number times the identity."""
+class Single:
+    """The derivatives of elements that each depend on one entry of a leaf.
 
-    number: int = 1
+    Parameters
+    ----------
+    source : numpy.ndarray
+        Which entry, by its flat position.
+    number : numpy.ndarray
+        The derivative by it, a residue.
+    entries : int
+        How many entries the leaf has.
+    """
+
+    source: np.ndarray
+    number: np.ndarray
+    entries: int
+
+    def moved(self, change: Callable[[np.ndarray], np.ndarray], p: int) -> Single:
+        """The same after a map of elements that may change signs or bring in zeros."""
+        source, number = change(self.source), change(self.number)
+        return Single(np.minimum(source, p - source) % p, number, self.entries)
+
+    def written(self) -> np.ndarray:
+        """The whole block, ``(entries, *shape)``."""
+        size = self.source.size
+        block = np.zeros((self.entries, size), dtype=np.int64)
+        block[self.source.reshape(-1), np.arange(size)] = self.number.reshape(-1)
+        return block.reshape(self.entries, *self.source.shape)
 
 
-Block = np.ndarray | Unit
+Block = np.ndarray | Single
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +76,7 @@ class Dual:
     ----------
     value : numpy.ndarray
         int64 residues.
-    blocks : mapping of str to (numpy.ndarray or Unit)
+    blocks : mapping of str to (numpy.ndarray or Single)
         By leaf, ``(entries of the leaf, *value.shape)``.
     """
 
@@ -62,16 +91,14 @@ class Dual:
     def block(self, name: str) -> np.ndarray:
         """A block written out."""
         found = self.blocks[name]
-        if not isinstance(found, Unit):
-            return found
-        n = self.value.size
-        identity = np.eye(n, dtype=np.int64) * found.number
-        return identity.reshape(n, *self.value.shape)
+        return found.written() if isinstance(found, Single) else found
 
 
 def leaf_dual(name: str, value: np.ndarray) -> Dual:
     """A leaf, varied by each of its entries."""
-    return Dual(value, {name: Unit()})
+    value = np.asarray(value)
+    source = np.arange(value.size).reshape(value.shape)
+    return Dual(value, {name: Single(source, np.ones_like(source), value.size)})
 
 
 class DualArithmetic:
@@ -102,12 +129,22 @@ class DualArithmetic:
     def _linear(
         self, a: Dual, change: Callable[[np.ndarray], np.ndarray], inner: Callable[..., np.ndarray]
     ) -> Dual:
-        """A linear map of the value, and of every block along its later axes."""
-        return Dual(change(a.value), {name: inner(a.block(name)) for name in a.blocks})
+        """A layout of the value, and of every block along its later axes."""
+        blocks: dict[str, Block] = {
+            name: b.moved(change, self.p) if isinstance(b, Single) else inner(b)
+            for name, b in a.blocks.items()
+        }
+        return Dual(change(a.value), blocks)
 
     def _times(self, a: Dual, value: np.ndarray, derivative: np.ndarray) -> Dual:
         """An elementwise function, from its value and derivative."""
-        return Dual(value, {name: a.block(name) * derivative % self.p for name in a.blocks})
+        blocks: dict[str, Block] = {
+            name: Single(b.source, b.number * derivative % self.p, b.entries)
+            if isinstance(b, Single)
+            else b * derivative % self.p
+            for name, b in a.blocks.items()
+        }
+        return Dual(value, blocks)
 
     # --- multilinear ---------------------------------------------------------------------
 
@@ -117,38 +154,76 @@ class DualArithmetic:
         values = [
             a.value.reshape([sizes[n] for n in own]) for a, own in zip(operands, names, strict=True)
         ]
+        value = self.numbers.einsum(pattern, sizes, [a.value for a in operands])
         output = [n for group in pattern.output for n in group]
-        shape = [prod(sizes[n] for n in group) for group in pattern.output]
+        if len(operands) == 1 and set(output) == set(names[0]):
+            return Dual(value, self._laid_out(pattern, sizes, operands[0]))
         blocks: dict[str, np.ndarray] = {}
         for k, operand in enumerate(operands):
             others = (names[:k] + names[k + 1 :], values[:k] + values[k + 1 :])
             for name, block in operand.blocks.items():
-                if isinstance(block, Unit) and len(set(names[k])) == len(names[k]):
-                    made = self._environment(names[k], others, output, sizes, block.number)
-                else:
+                made = self._scattered(block, names[k], others, output, sizes)
+                if made is None:
                     made = self._varied(operand.block(name), names[k], others, output, sizes)
-                made = made.reshape(-1, *shape)
+                made = made.reshape(-1, *value.shape)
                 blocks[name] = (blocks[name] + made) % self.p if name in blocks else made
-        return Dual(self.numbers.einsum(pattern, sizes, [a.value for a in operands]), blocks)
+        return Dual(value, blocks)
 
-    def _environment(
+    def _laid_out(
+        self, pattern: Pattern, sizes: Mapping[str, int], operand: Dual
+    ) -> dict[str, Block]:
+        """Axes exchanged, joined, or laid on a diagonal: every element still has its one entry."""
+
+        def change(a: np.ndarray) -> np.ndarray:
+            return einsum_over(self.numbers, pattern, sizes, [a])
+
+        blocks: dict[str, Block] = {}
+        for name, block in operand.blocks.items():
+            if isinstance(block, Single):
+                blocks[name] = Single(change(block.source), change(block.number), block.entries)
+            else:
+                own = [n for group in pattern.operands[0] for n in group]
+                output = [n for group in pattern.output for n in group]
+                made = self._varied(block, own, ([], []), output, sizes)
+                shape = [prod(sizes[n] for n in group) for group in pattern.output]
+                blocks[name] = made.reshape(len(made), *shape)
+        return blocks
+
+    def _scattered(
         self,
+        block: Block,
         own: list[str],
         others: tuple[list[list[str]], list[np.ndarray]],
         output: list[str],
         sizes: Mapping[str, int],
-        number: int,
-    ) -> np.ndarray:
-        """The network without one leaf, for every entry of the leaf and of the result."""
+    ) -> np.ndarray | None:
+        """The network without one operand, added up by entry of its leaf and element of the result.
+
+        None where that would be more numbers than the contraction has, or too many on one place.
+        """
         every = list(dict.fromkeys((*own, *output)))
+        shape = [sizes[n] for n in every]
+        summed = prod(sizes[n] for n in every if n not in output)
+        single = isinstance(block, Single) and len(set(own)) == len(own)
+        if not single or prod(shape) > MOST_SCATTERED or summed > MOST_ON_ONE:
+            return None
+        assert isinstance(block, Single)
         known = {n for names in others[0] for n in names}
         kept = [n for n in every if n in known]
-        found = np.full((), number, dtype=np.int64)
+        around = np.ones((), dtype=np.int64)
         if others[1]:
-            found = contract(self.numbers, *others, kept) * number % self.p
-        spread = found.reshape([sizes[n] if n in known else 1 for n in every])
-        whole = np.broadcast_to(spread, [sizes[n] for n in every])
-        return on_diagonal(whole, [every.index(n) for n in (*own, *output)], self.numbers)
+            around = contract(self.numbers, *others, kept)
+        around = around.reshape([sizes[n] if n in known else 1 for n in every])
+        inside = [sizes[n] if n in own else 1 for n in every]  # own comes first in every
+        amounts = np.broadcast_to(around * block.number.reshape(inside) % self.p, shape)
+        step, columns = 1, np.zeros([1] * len(every), dtype=np.int64)
+        for n in reversed(output):
+            at = [-1 if m == n else 1 for m in every]
+            columns = columns + step * np.arange(sizes[n]).reshape(at)
+            step *= sizes[n]
+        places = np.broadcast_to(block.source.reshape(inside) * step + columns, shape)
+        found = np.bincount(places.reshape(-1), amounts.reshape(-1), block.entries * step)
+        return found.astype(np.int64).reshape(block.entries, step) % self.p
 
     def _varied(
         self,
@@ -172,20 +247,21 @@ class DualArithmetic:
         """The sum of one or more terms."""
         blocks: dict[str, Block] = {}
         for term in terms:
-            for name in term.blocks:
-                made = term.block(name)
+            for name, block in term.blocks.items():
                 before = blocks.get(name)
-                blocks[name] = made if before is None else (before + made) % self.p  # type: ignore[operator]
+                blocks[name] = block if before is None else self._added(before, block)
         return Dual(self.numbers.add([term.value for term in terms]), blocks)
+
+    def _added(self, a: Block, b: Block) -> Block:
+        if isinstance(a, Single) and isinstance(b, Single) and np.array_equal(a.source, b.source):
+            return Single(a.source, (a.number + b.number) % self.p, a.entries)
+        left, right = (x.written() if isinstance(x, Single) else x for x in (a, b))
+        return (left + right) % self.p
 
     def scale(self, factor: Factor, a: Dual) -> Dual:
         """A number times an array."""
-        number = self.numbers.number(factor)
-        blocks = {
-            name: Unit(b.number * number % self.p) if isinstance(b, Unit) else b * number % self.p
-            for name, b in a.blocks.items()
-        }
-        return Dual(a.value * number % self.p, blocks)
+        number = np.asarray(self.numbers.number(factor))
+        return self._times(a, a.value * number % self.p, number)
 
     def constant(self, kind: str, shape: Shape) -> Dual:
         """A constant of ``nodes.CONSTANTS``, without derivatives."""
@@ -195,11 +271,9 @@ class DualArithmetic:
 
     def reshape(self, a: Dual, target: Shape) -> Dual:
         """The same elements in row-major order."""
-        blocks = {
-            name: b if isinstance(b, Unit) else b.reshape(len(b), *target)
-            for name, b in a.blocks.items()
-        }
-        return Dual(a.value.reshape(target), blocks)
+        return self._linear(
+            a, lambda x: np.reshape(x, target), lambda b: b.reshape(len(b), *target)
+        )
 
     def window(self, a: Dual, target: Shape, offset: Shape) -> Dual:
         """Crop or zero-pad."""
@@ -212,8 +286,13 @@ class DualArithmetic:
 
     def concatenate(self, operands: Sequence[Dual], axis: int) -> Dual:
         """Pieces along an axis; a piece without a leaf has zeros in its block."""
-        blocks: dict[str, np.ndarray] = {}
+        blocks: dict[str, Block] = {}
         for name in dict.fromkeys(name for a in operands for name in a.blocks):
+            found = [a.blocks.get(name) for a in operands]
+            known = [b for b in found if b is not None]
+            if all(isinstance(b, Single) for b in known):
+                blocks[name] = _joined(found, [a.shape for a in operands], axis)
+                continue
             entries = next(len(a.block(name)) for a in operands if name in a.blocks)
             pieces = [
                 a.block(name) if name in a.blocks else self.numbers.zeros((entries, *a.shape))
@@ -225,7 +304,8 @@ class DualArithmetic:
     def transform(self, a: Dual, axis: int, kind: str) -> Dual:
         """A fixed real transform along an axis."""
         turn = self.numbers.transform
-        return self._linear(a, lambda x: turn(x, axis, kind), lambda b: turn(b, axis + 1, kind))
+        blocks: dict[str, Block] = {n: turn(a.block(n), axis + 1, kind) for n in a.blocks}
+        return Dual(turn(a.value, axis, kind), blocks)
 
     def take(self, a: Dual, axis: int, index: IndexMap) -> Dual:
         """Read an axis through an index map."""
@@ -275,7 +355,7 @@ class DualArithmetic:
         value = self.numbers.norm(a.value, axes)
         over = reciprocal(value, self.p)
         later = tuple(axis + 1 for axis in axes)
-        blocks = {
+        blocks: dict[str, Block] = {
             name: (a.block(name) * a.value % self.p).sum(axis=later) % self.p * over % self.p
             for name in a.blocks
         }
@@ -284,8 +364,10 @@ class DualArithmetic:
     def matrix_function(self, a: Dual, kind: str, settings: tuple[int, ...]) -> Dual:
         """Cayley, Neumann and Householder with their derivatives."""
         value = self.numbers.matrix_function(a.value, kind, settings)
-        rule = {"cayley": _cayley, "neumann": _neumann, "householder": _householder}[kind]
-        blocks = {name: rule(a.value, a.block(name), settings, self.p) for name in a.blocks}
+        rule = MATRIX_RULES[kind]
+        blocks: dict[str, Block] = {
+            name: rule(a.value, a.block(name), settings, self.p) for name in a.blocks
+        }
         return Dual(value, blocks)
 
     # --- training ------------------------------------------------------------------------
@@ -295,35 +377,15 @@ class DualArithmetic:
         return a
 
 
-def _cayley(q: np.ndarray, dq: np.ndarray, settings: tuple[int, ...], p: int) -> np.ndarray:
-    """``(I - Q)(I + Q)⁻¹ = 2 M - I`` with ``M = (I + Q)⁻¹`` and ``M' = -M Q' M``."""
-    sign = -1 if settings == (-1,) else 1
-    m = inverse((np.eye(q.shape[-1], dtype=np.int64) + sign * q) % p, p)
-    return -2 * sign * matmul(matmul(m, dq, p), m, p) % p
-
-
-def _neumann(q: np.ndarray, dq: np.ndarray, settings: tuple[int, ...], p: int) -> np.ndarray:
-    result, term, varied = 2 * dq % p, q, dq
-    for k in range(2, settings[0] + 1):
-        varied = (matmul(varied, q, p) + matmul(term, dq, p)) % p
-        term = matmul(term, q, p)
-        result = (result + (2 if k < settings[0] else 1) * varied) % p
-    return result
-
-
-def _householder(u: np.ndarray, du: np.ndarray, settings: tuple[int, ...], p: int) -> np.ndarray:
-    """The derivative of ``P ← P - 2 (P + I) u uᵀ / ‖u‖²`` column by column."""
-    turned = np.zeros((*u.shape[:-1], u.shape[-2]), dtype=np.int64)
-    varied = np.zeros((len(du), *turned.shape), dtype=np.int64)
-    for j in range(u.shape[-1]):
-        v, dv = u[..., j : j + 1], du[..., j : j + 1]
-        over = reciprocal((v * v % p).sum(axis=-2, keepdims=True) % p, p)
-        d_over = -2 * (v * dv % p).sum(axis=-2, keepdims=True) % p * (over * over % p) % p
-        along = (matmul(turned, v, p) + v) % p
-        d_along = (matmul(varied, v, p) + matmul(turned, dv, p) + dv) % p
-        moved = 2 * along * over % p
-        d_moved = 2 * ((d_along * over + along * d_over % p) % p) % p
-        row, d_row = np.swapaxes(v, -1, -2), np.swapaxes(dv, -1, -2)
-        varied = (varied - d_moved * row % p - moved * d_row) % p
-        turned = (turned - moved * row) % p
-    return varied
+def _joined(found: Sequence[Block | None], shapes: Sequence[Shape], axis: int) -> Single:
+    """Pieces of which each element depends on one entry; those without the leaf on none."""
+    sources, numbers, entries = [], [], 0
+    for block, shape in zip(found, shapes, strict=True):
+        if isinstance(block, Single):
+            sources.append(block.source)
+            numbers.append(block.number)
+            entries = block.entries
+        else:
+            sources.append(np.zeros(shape, dtype=np.int64))
+            numbers.append(np.zeros(shape, dtype=np.int64))
+    return Single(np.concatenate(sources, axis=axis), np.concatenate(numbers, axis=axis), entries)

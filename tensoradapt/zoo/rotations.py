@@ -11,7 +11,6 @@ from ..algebra.builders import (
     clip,
     cos,
     einsum,
-    householder,
     neumann,
     norm,
     orthonormal,
@@ -19,8 +18,10 @@ from ..algebra.builders import (
     scale_rows,
     sin,
     take,
+    window,
 )
 from ..algebra.expression import Expr
+from ..algebra.forms import toeplitz
 from ..algebra.indexing import skew_map
 from ..algebra.leaves import eye, frozen, parameter
 from ..algebra.leaves import ones as all_ones
@@ -244,7 +245,24 @@ def hra(w: Base, *, rank: int = 8, apply_GS: bool = False) -> Expr:
     if apply_GS:
         basis = orthonormal(u)
         return reshape(-2 * (flat @ basis @ basis.T), *w.shape)
-    return reshape(flat @ householder(u, minus_identity=True), *w.shape)
+    return reshape(-(flat @ u @ _between_reflections(u) @ u.T), *w.shape)
+
+
+def _between_reflections(u: Expr) -> Expr:
+    """T of ``∏ (I - 2 u_j u_jᵀ/‖u_j‖²) = I - U T Uᵀ``, upper triangular of r × r.
+
+    T = (S + D/2)⁻¹ for ``UᵀU = Sᵀ + D + S`` with D its diagonal and S what is above (the compact
+    WY form). With N = 2 D⁻¹ S that is ``2 (I + N)⁻¹ D⁻¹``, and ``(I + N)⁻¹ = I + ½ (C(N) - I)``
+    with Cayley's function C, which N need not be skew for. A zero column has 1/0 := 0.
+    """
+    r = u.shape[1]
+    squares = einsum("i r, i r -> r ", u, u)
+    inverse = einsum("r , r s -> r s", 1 / squares, eye(r))
+    if r == 1:
+        return 2 * inverse
+    above = toeplitz(window(all_ones(r - 1), 2 * r - 1), r)
+    N = inverse @ (2 * (u.T @ u) * above)
+    return (cayley(N, minus_identity=True) + 2 * eye(r)) @ inverse
 
 
 @method(paper="PSOFT: as in PEFT 0.21 (PsoftConfig)")
