@@ -63,6 +63,10 @@ def lora(s: Mapping[str, Any], v: Values, W: Array) -> Array:
 
 
 def dora(s: Mapping[str, Any], v: Values, W: Array) -> Array:
+    if not s["wd_on_out"]:
+        turned = np.swapaxes(W + within_of(s["within"], v, W), 0, 1)
+        new = [m * part / np.linalg.norm(part) for m, part in zip(v["m"], turned, strict=True)]
+        return np.swapaxes(np.array(new), 0, 1) - W
     V = (W + within_of(s["within"], v, W)).reshape(len(W), -1)
     rows = [m * row / np.linalg.norm(row) for m, row in zip(v["m"], V, strict=True)]
     return np.array(rows).reshape(W.shape) - W

@@ -60,6 +60,13 @@ DIAGONAL = [
 ]
 
 LOW_RANK_2 = [
+    *rows(
+        zoo.dora(within=zoo.lora(rank=2, alpha=5), wd_on_out=False),
+        lambda o, i: 2 * (o + i) + i,
+        [WIDE, TALL],
+        base_needed=True,
+    ),
+    Row(zoo.dora(within=zoo.loha(rank=2), wd_on_out=False, detach_norm=False), CONV2, 182, True),
     *rows(zoo.lora(rank=2, alpha=7, start="gaussian"), lambda o, i: 2 * (o + i), [WIDE, CONV1]),
     *rows(zoo.lora(rank=2, start="normal"), lambda o, i: 2 * (o + i), [TALL]),
     *rows(

@@ -85,6 +85,24 @@ def test_planted_fault_free_numbers_for_singular_vectors(monkeypatch: pytest.Mon
         test_singular_vectors_keep_their_relation_to_the_base(6)
 
 
+def test_rounded_singular_vectors_prove_nothing_about_generic_ones() -> None:
+    """For balls only a real point is left, and rounded factors of W0 are not its factors."""
+    blocked = ta.elementwise("sqrt", leaf("y", 6, 6) * leaf("y", 6, 6) + 1) * 0
+    with pytest.raises(UnsupportedError, match="sqrt has no exact points"):
+        certify_rank(residual(6) + blocked)
+    q = ta.frozen("q", 6, 6, recipe=orthogonal())
+    with pytest.raises(UnsupportedError, match="too special for balls"):
+        certify_rank(q.T @ q - ta.eye(6) + blocked)
+
+
+def test_trained_leaves_that_start_from_the_base_are_free() -> None:
+    w = ta.base(5, 6)
+    b = leaf("b", 5, 2, start=left_singular(w, 2))
+    a = leaf("a", 2, 6, start=qr_r(w, 2))
+    assert lower(w * (b @ a)) == 5
+    assert lower(b @ a - ta.at_start(b) @ ta.frozen("f", 2, 6)) == 4
+
+
 def test_singular_vectors_of_a_given_base_enter_by_their_floats() -> None:
     base = np.random.default_rng(0).standard_normal((6, 6))
     found = certify_rank(residual(2), base=base)
@@ -335,6 +353,11 @@ def test_bad_input_is_refused_with_what_is_possible() -> None:
         certify_rank(LOHA, frozen="some")
     with pytest.raises(StructureError, match=r"ta\.rank_at"):
         certify_rank(LOHA, values={"A1": np.zeros((2, 8))})
+    with pytest.raises(StructureError, match="There is no such leaf; near are: A2"):
+        certify_rank(LOHA, values={"A3": np.zeros((2, 8))})
+    for wrong in ({"seed": -1}, {"seed": 1.5}, {"trials": 0}):
+        with pytest.raises(StructureError, match="must be an integer"):
+            certify_rank(LOHA, **wrong)
     with pytest.raises(ShapeError, match="base weight W0"):
         certify_rank(zoo.hira(rank=1), (3, 2), base=np.ones((2, 2)))
     large = ta.elementwise("sqrt", product(400, 400, 2))

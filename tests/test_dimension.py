@@ -415,6 +415,11 @@ def test_bad_input_is_refused_with_what_is_possible() -> None:
         family_dimension(ta.elementwise("sqrt", product(3, 3, 1)))
 
 
+def test_norms_of_products_have_no_free_derivatives() -> None:
+    with pytest.raises(UnsupportedError, match="a norm of a product has no exact derivatives"):
+        family_dimension(ta.scale_rows(ta.row_norm(product(4, 5, 2)), leaf("y", 4, 5)))
+
+
 def test_derived_leaves_keep_their_relation() -> None:
     w = ta.base(5, 5)
     u = ta.frozen("U", 5, 2, recipe=left_singular(w, 2))

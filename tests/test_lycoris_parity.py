@@ -105,6 +105,18 @@ CASES = [
         )
         for rs, shapes in ((False, [*SHAPES, (12, 10, 1, 1)]), (True, [(24, 16)]))
     ),
+    *(
+        (
+            zoo.dora(within=zoo.lora(rank=4, alpha=10), detach_norm=False, wd_on_out=False),
+            (
+                "locon.LoConModule",
+                {"lora_dim": 4, "alpha": 10, "weight_decompose": True, "wd_on_out": False},
+            ),
+            {"within.B": "lora_up.weight", "within.A": "lora_down.weight", "m": "dora_scale"},
+            [shape],
+        )
+        for shape in (*SHAPES, CONV)
+    ),
     (zoo.ia3(parametrization="offset"), ("ia3.IA3Module", {}), {"l": "weight"}, [*SHAPES, CONV]),
     (
         zoo.ia3(parametrization="offset", is_feedforward=True),
@@ -178,3 +190,31 @@ def test_dylora_equals_lycoris_one_block_of_ranks_at_a_time():
         assert_close(mine[0][:, here], theirs[0], 1e-6, "∂B")
         assert_close(mine[1][here], theirs[1], 1e-6, "∂A")
         assert not mine[0][:, : b * block].any() and not mine[1][: b * block].any()
+
+
+@pytest.mark.parametrize(
+    ("structure", "kind", "keys"),
+    [
+        (
+            zoo.loha(rank=2, alpha=7),
+            "loha.LohaModule",
+            {"B1": "hada_w1_a", "A1": "hada_w1_b", "B2": "hada_w2_a", "A2": "hada_w2_b"},
+        ),
+        (
+            zoo.lokr(rank=2, alpha=7, convention="lycoris"),
+            "lokr.LokrModule",
+            {"W1": "lokr_w1", "W2_a": "lokr_w2_a", "W2_b": "lokr_w2_b"},
+        ),
+    ],
+    ids=str,
+)
+def test_lycoris_merges_with_its_scale_twice(structure, kind, keys):
+    """Its forward has α/r once, which is ours; what it merges has it squared."""
+    shape, s = (24, 36), 7 / 2
+    module = module_of(kind, shape, lora_dim=2, alpha=7)
+    theirs = tensors(module, keys)
+    assert_agree(structure, module, theirs)
+    expr = structure.on(shape)
+    ours = evaluate(expr, {name: value.detach() for name, value in theirs.items()})
+    merged = module.get_diff_weight()[0].detach()
+    assert_close(merged, s * ours, 1e-6, "the merge")

@@ -10,6 +10,7 @@ import torch
 
 from tensoradapt import zoo
 from tensoradapt.algebra.indexing import torch_choice_map
+from tensoradapt.algebra.walk import parameters
 from tensoradapt.run.evaluate import evaluate
 from tensoradapt.run.positions import positions
 from tensoradapt.run.sample import sample
@@ -36,6 +37,9 @@ def _no_compiler(monkeypatch):
     from peft.tuners.boft import layer
 
     monkeypatch.setattr(layer, "get_fbd_cuda", lambda: None)
+
+
+DORA_M = "lora_magnitude_vector.default.weight"
 
 
 def each_shape(cases: list[Case]) -> Any:
@@ -73,7 +77,7 @@ REPLACED = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize(("structure", "config"), REPLACED, ids=str)
+@pytest.mark.parametrize(("structure", "config"), REPLACED, ids=["pissa", "olora"])
 def test_starts_that_peft_takes_out_of_the_base_leave_it_untouched_here(structure, config, shape):
     """Its base weight is W0 - s B A at the start, in float32; ours is W0."""
     layer = peft_layer(config(), shape)
@@ -141,6 +145,45 @@ def test_delora_keeps_short_vectors_from_growing_as_peft_does():
         theirs["B"][:, 0] *= 1e-6
         theirs["A"][2] *= 1e-6
     assert_agree(zoo.delora(rank=4), layer, theirs)
+
+
+# --- embeddings ---------------------------------------------------------------------------
+
+TABLES = [
+    (
+        zoo.lora(rank=3, alpha=7, start="normal"),
+        lambda: peft.LoraConfig(r=3, lora_alpha=7, **TARGET),
+        {"B": "lora_embedding_A", "A": "lora_embedding_B"},
+    ),
+    (
+        zoo.dora(within=zoo.lora(rank=3, alpha=7, start="normal"), wd_on_out=False),
+        lambda: peft.LoraConfig(r=3, lora_alpha=7, use_dora=True, **TARGET),
+        {"within.B": "lora_embedding_A", "within.A": "lora_embedding_B", "m": DORA_M},
+    ),
+    (
+        zoo.hira(rank=3),
+        lambda: peft.HiraConfig(r=3, **TARGET),
+        {"B": "hira_embedding_A", "A": "hira_embedding_B"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("structure", "config", "keys"), TABLES, ids=str)
+def test_tables_of_embeddings_equal_peft_with_its_factors_transposed(structure, config, keys):
+    """PEFT stores the factors of the transposed table: its A is our Bᵀ."""
+    torch.manual_seed(3)
+    model = peft.get_peft_model(Site(torch.nn.Embedding(11, 6)), config())
+    layer = randomized(model.base_model.model.site.double())
+    W = layer.get_base_layer().weight.detach()
+    expr, theirs = structure.on((11, 6)), tensors(layer, keys)
+    names = [leaf.name for leaf in parameters(expr)]
+    ours = {n: theirs[n].detach().T.clone().requires_grad_() for n in names}
+    got, expected = W + evaluate(expr, ours, base=W), layer(torch.arange(11))
+    assert_close(got, expected, 1e-10, "table")
+    wanted = torch.autograd.grad(expected.sin().sum(), [theirs[n] for n in names])
+    given = torch.autograd.grad(got.sin().sum(), [ours[n] for n in names])
+    for name, mine, other in zip(names, given, wanted, strict=True):
+        assert_close(mine, other.T, 1e-9, f"∂/∂{name}")
 
 
 # --- rotations ----------------------------------------------------------------------------

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 import tensoradapt
-from tensoradapt import zoo
+from tensoradapt import documents, zoo
 from tensoradapt.algebra.leaves import parameter
 from tensoradapt.algebra.starts import normal, zeros
 from tensoradapt.analysis import bound
 from tensoradapt.network import lower
 from tensoradapt.network.form import Factor
-from tensoradapt.nn import function, layer, operator
+from tensoradapt.nn import emit, function, layer, operator
 from tensoradapt.nn.operator import Operator
 from tensoradapt.planning import adjoint, compose, kernels
 from tensoradapt.run import arrays, elementwise, floats, sample
@@ -114,14 +114,8 @@ def merge_twice(patch: Patch) -> None:
 
 
 def overwrite_what_is_read_again(patch: Patch) -> None:
-    from tensoradapt.nn import emit
-
     def every(program):
-        steps = program.numbered()
-        return frozenset(k for k, step in steps if step.operation in emit._IN_PLACE and _own(k))
-
-    def _own(k: int) -> bool:
-        return True
+        return frozenset(k for k, step in program.numbered() if step.operation in emit._IN_PLACE)
 
     patch.setattr(emit, "overwritable", every)
 
@@ -177,8 +171,6 @@ def leave_constants_behind(patch: Patch) -> None:
 
 
 def lose_a_setting(patch: Patch) -> None:
-    from tensoradapt import documents
-
     def structure_to_data(structure):
         return {"method": structure.method.name, "settings": {}}
 
@@ -231,10 +223,6 @@ def have_a_sine_of_its_own(patch: Patch) -> None:
         return xp.sin(a) * (1 + 1e-6 * isinstance(a, torch.Tensor))
 
     patch.setitem(elementwise.DEFINITIONS, "sin", sine)
-
-
-def nothing(patch: Patch) -> None:
-    """For faults that stand in what is checked."""
 
 
 def programs(name: str, mode: str) -> Callable[[], Any]:

@@ -17,7 +17,13 @@ from tensoradapt.algebra.nodes import TRANSFORMS, MatrixFunction
 from tensoradapt.analysis.contraction import contract
 from tensoradapt.analysis.eliminate import pivots
 from tensoradapt.analysis.minors import is_regular, largest_minor
-from tensoradapt.analysis.modular import UnluckyPoint, inverse, matmul, reciprocal
+from tensoradapt.analysis.modular import (
+    UnluckyPoint,
+    inverse,
+    matmul,
+    reciprocal,
+    regular_inverse,
+)
 from tensoradapt.analysis.primes import (
     check_prime,
     draw_prime,
@@ -122,8 +128,12 @@ def test_inverses_invert_and_refuse_zero() -> None:
     assert (reciprocal(a, P) * a % P == 1).all()
     with pytest.raises(UnluckyPoint):
         reciprocal(np.array([1, 0]), P)
+    turned = np.array([[0, 1], [1, 0]])
     with pytest.raises(UnluckyPoint):
-        inverse(np.array([[1, 1], [1, 1]]), P)
+        inverse(turned, P)
+    assert (regular_inverse(turned, P) == turned).all()
+    with pytest.raises(UnluckyPoint):
+        regular_inverse(np.array([[1, 1], [1, 1]]), P)
 
 
 def test_contractions_equal_einsum_on_python_integers() -> None:

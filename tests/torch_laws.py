@@ -32,7 +32,7 @@ from tests.laws import (
     slopes_of,
 )
 from tests.rows import Row
-from tests.tolerance import as_float64, assert_close, tolerance
+from tests.tolerance import assert_close, tolerance
 
 
 def operator_of(row: Row) -> Operator:
@@ -312,10 +312,3 @@ def crossings(operator: Operator, counts: tuple[int, ...]) -> set[int]:
     """The programs of a training layer that some token counts use."""
     runners = list(operator._runners.values())
     return {runner.pick(tokens) for runner in runners for tokens in counts}
-
-
-def state_equal(a: nn.Module, b: nn.Module) -> bool:
-    first, second = a.state_dict(), b.state_dict()
-    return set(first) == set(second) and all(
-        np.array_equal(as_float64(first[k]), as_float64(second[k])) for k in first
-    )

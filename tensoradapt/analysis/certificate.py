@@ -24,7 +24,7 @@ from .minors import largest_minor
 from .modular import UnluckyPoint
 from .points import Given
 from .records import RankCertificate, Witness
-from .sizes import check_size, expression_of
+from .sizes import check_seed, check_size, expression_of
 
 
 def certify_rank(
@@ -85,6 +85,7 @@ def certify_rank(
     (4, 4, 'proved')
     """
     expr = expression_of(update, shape, "A certificate")
+    check_seed(seed, trials)
     check_size(expr)
     bound = rank_bound(expr)
     family = family_of(expr, Given(base, bias, values or {}, frozen, seed), seed)
@@ -168,7 +169,8 @@ def _by_balls(family: Family, bound: RankBound, seed: int, reason: str) -> RankC
         raise UnsupportedError(
             f"The generic rank of an expression of shape {family.original.shape} was asked for.",
             f"{reason}, and it is too large or too special for balls at a random point.",
-            "Use ta.rank_bound for an upper bound, a smaller shape, or ta.rank_at at given values.",
+            "Pass base=W0 and frozen='values' where leaves are made from W0, or use a smaller shape, "
+            "ta.rank_bound for an upper bound, or ta.rank_at at given values.",
         )
     rows, columns = found
     witness = Witness("balls", 0, seed, rows, columns)

@@ -29,7 +29,7 @@ from .gauges import Gauge, gauges_of
 from .modular import UnluckyPoint
 from .points import Given, Point
 from .residues import ResidueArithmetic
-from .sizes import expression_of
+from .sizes import check_seed, expression_of
 
 MOST_DERIVATIVES = 2**27
 """Derivatives of one node that may be held: 1 GiB of int64."""
@@ -158,6 +158,7 @@ def family_dimension(
     (18, 4, 'proved')
     """
     expr = expression_of(update, shape, "The dimension of a family")
+    check_seed(seed)
     family = family_of(expr, Given(base, bias, values or {}, frozen, seed), seed)
     trained = parameters(family.done.expr)
     obstacles = (*family.obstacles, *(["a norm of a product"] * family.done.free_scales))

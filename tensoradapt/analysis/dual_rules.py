@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .modular import inverse, matmul, reciprocal
+from .modular import matmul, reciprocal, regular_inverse
 
 Rule = Callable[[np.ndarray, np.ndarray, tuple[int, ...], int], np.ndarray]
 
@@ -17,7 +17,7 @@ Rule = Callable[[np.ndarray, np.ndarray, tuple[int, ...], int], np.ndarray]
 def _cayley(q: np.ndarray, dq: np.ndarray, settings: tuple[int, ...], p: int) -> np.ndarray:
     """``(I - Q)(I + Q)⁻¹ = 2 M - I`` with ``M = (I + Q)⁻¹`` and ``M' = -M Q' M``."""
     sign = -1 if settings == (-1,) else 1
-    m = inverse((np.eye(q.shape[-1], dtype=np.int64) + sign * q) % p, p)
+    m = regular_inverse((np.eye(q.shape[-1], dtype=np.int64) + sign * q) % p, p)
     return -2 * sign * matmul(matmul(m, dq, p), m, p) % p
 
 

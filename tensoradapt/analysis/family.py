@@ -20,9 +20,9 @@ from ..algebra.nodes import (
     Parameter,
     Scale,
 )
-from ..algebra.snapshot import distribute_snapshots
+from ..algebra.snapshot import distribute_snapshots, snapshot_name
 from ..algebra.walk import leaves, rewrite, start_of, topological
-from ..errors import StructureError, TensorAdaptError
+from ..errors import StructureError, TensorAdaptError, near
 from ..run.arrays import Array
 from ..run.evaluate import evaluate
 from .constants import generic_constants
@@ -30,7 +30,7 @@ from .exact_point import RATIONAL_FUNCTIONS, RATIONAL_MATRIX_FUNCTIONS
 from .independence import arguments, is_nested, shown_independent, tested_independent
 from .modular import UnluckyPoint
 from .pieces import is_piecewise, pieced
-from .points import SEEDED, Drawing, Given, Point, draw_point, is_free, needs_planting
+from .points import SEEDED, Drawing, Given, Point, decomposed_starts, draw_point, is_free
 from .primes import draw_prime
 from .real_points import real_point
 from .residues import ResidueArithmetic
@@ -107,7 +107,8 @@ class Family:
         )
         cones = {cone.name: cone for cone in self.done.cones}
         own = seed if number == 0 else seed * 1_000_003 + number
-        return Drawing(self.original, self.given, arithmetic, own, names, cones)
+        starts = decomposed_starts(self.plain, self.given)
+        return Drawing(self.original, self.given, arithmetic, own, names, starts, cones)
 
     def point(self, p: int, seed: int) -> tuple[Point, ResidueArithmetic]:
         """Draw a point at which everything is defined and every hypothesis holds.
@@ -172,7 +173,7 @@ def family_of(expr: Expr, given: Given, seed: int = 0) -> Family:
 
 
 def _smooth_family(original: Expr, plain: Expr, smooth: Expr, given: Given) -> Family:
-    planted = needs_planting(original, given)
+    planted = bool(decomposed_starts(plain, given))
 
     def free(leaf: Expr) -> bool:
         return is_free(leaf, given, planted)
@@ -235,6 +236,15 @@ def _check_given(expr: Expr, given: Given) -> None:
             f"frozen={given.frozen!r} was asked for.",
             f"Known: {', '.join(map(repr, FROZEN))}.",
             'Use "generic" for almost all frozen values, "values" for those of the seed.',
+        )
+    known = {sub.name for sub in topological(expr, True) if isinstance(sub, Leaf)}
+    known |= {snapshot_name(name) for name in known}
+    unknown = [name for name in given.values if name not in known]
+    if unknown:
+        raise StructureError(
+            f"A generic rank was asked for with values of the leaf {unknown[0]!r}.",
+            f"There is no such leaf; near are: {near(unknown[0], known)}.",
+            "Give values of frozen leaves by their names.",
         )
     trained = [x.name for x in leaves(expr) if isinstance(x, Parameter) and x.name in given.values]
     if trained:

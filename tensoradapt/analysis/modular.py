@@ -103,6 +103,24 @@ def inverse(a: np.ndarray, p: int) -> np.ndarray:
     return result
 
 
+def regular_inverse(a: np.ndarray, p: int) -> np.ndarray:
+    """The inverse of (stacks of) regular matrices, whatever their leading minors are.
+
+    Where one of those is 0, ``A⁻¹ = R (A R)⁻¹`` with a random R.
+
+    Raises
+    ------
+    UnluckyPoint
+        If a matrix is singular.
+    """
+    try:
+        return inverse(a, p)
+    except UnluckyPoint:
+        n = a.shape[-1]
+        turn = np.random.RandomState(n).randint(1, p, size=(n, n), dtype=np.int64)
+        return matmul(turn, inverse(matmul(a, turn, p), p), p)
+
+
 def _small_inverse(a: np.ndarray, p: int) -> np.ndarray:
     n = a.shape[-1]
     left = a.copy()

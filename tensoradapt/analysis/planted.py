@@ -7,7 +7,7 @@ relation to it without any square root; the same with ``W0 = Q R``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm, prod
@@ -15,8 +15,7 @@ from math import lcm, prod
 import numpy as np
 
 from ..algebra.expression import Expr, Factor, Shape, Start
-from ..algebra.nodes import Base, Leaf, Reshape, Scale
-from ..algebra.walk import start_of, topological
+from ..algebra.nodes import Base, Reshape, Scale
 from ..errors import UnsupportedError
 from .modular import matmul, power, reciprocal
 
@@ -73,13 +72,15 @@ class Planted:
         return scale
 
 
-def plant(expr: Expr, source: np.random.RandomState, p: int, number: Number) -> Planted:
+def plant(
+    starts: Sequence[Start], source: np.random.RandomState, p: int, number: Number
+) -> Planted:
     """Draw a W0 with the factors that the leaves of an expression are.
 
     Parameters
     ----------
-    expr : Expr
-        The update as it was given.
+    starts : sequence of Start
+        What the leaves are of W0.
     source : numpy.random.RandomState
         Where the numbers come from.
     p : int
@@ -93,8 +94,6 @@ def plant(expr: Expr, source: np.random.RandomState, p: int, number: Number) -> 
         If the leaves are factors of different kinds or of different multiples of W0, or powers
         of its singular values that are no simple fractions.
     """
-    starts = [start_of(sub) for sub in topological(expr, True) if isinstance(sub, Leaf)]
-    starts = [start for start in starts if is_decomposed(start)]
     given = [float(start["power"]) for start in starts if start.kind in SINGULAR]
     powers = [Fraction(power).limit_denominator(64) for power in given]
     matrices = {_matrix_of(start) for start in starts}

@@ -20,7 +20,7 @@ from .ball_minors import float_matrix_at
 from .bound import rank_bound
 from .exact_point import Found, Values, by_balls, by_residues, is_rational, of_matrix
 from .observation import Observation, observe
-from .sizes import check_size, expression_of
+from .sizes import check_seed, check_size, expression_of
 from .support import support_bound
 
 OF = ("update", "merged")
@@ -145,6 +145,7 @@ def rank_at(
             "Use of='update' for ΔW, of='merged' for the rounded W0 + ΔW.",
         )
     expr = expression_of(update, shape, "A rank at given values")
+    check_seed(seed)
     check_size(expr)
     given = _given(expr, values, base, bias)
     matrix = float_matrix_at(expr, given)

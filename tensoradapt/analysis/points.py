@@ -110,6 +110,7 @@ class Drawing:
     arithmetic: ResidueArithmetic
     seed: int
     frozen_names: frozenset[str]
+    decomposed: tuple[Start, ...] = ()
     cones: Mapping[str, Cone] = field(default_factory=dict)
     planted: Planted | None = None
     sampled: dict[str, np.ndarray] | None = None
@@ -222,9 +223,8 @@ class Drawing:
     def decomposition(self) -> Planted:
         """W0 with its factors, drawn once."""
         if self.planted is None:
-            self.planted = plant(
-                self.original, self.source("W0 with factors"), self.p, self.arithmetic.number
-            )
+            source = self.source("W0 with factors")
+            self.planted = plant(self.decomposed, source, self.p, self.arithmetic.number)
         return self.planted
 
     def base(self) -> np.ndarray | None:
@@ -234,7 +234,7 @@ class Drawing:
         shape = _shape_of(self.original, Base)
         if shape is None:
             return None
-        if needs_planting(self.original, self.given):
+        if self.decomposed:
             return self.decomposition().base.reshape(shape)
         return self.free("W0", shape)
 
@@ -246,12 +246,12 @@ class Drawing:
         return None if shape is None else self.free("b0", shape)
 
 
-def needs_planting(original: Expr, given: Given) -> bool:
-    """Whether a leaf is a factor of a W0 that is not given."""
+def decomposed_starts(plain: Expr, given: Given) -> tuple[Start, ...]:
+    """The starts of frozen leaves that are factors of a W0 that is not given."""
     if given.base is not None or given.frozen == "values":
-        return False
-    frozen = [sub for sub in topological(original, True) if isinstance(sub, Leaf)]
-    return any(is_decomposed(start_of(leaf)) for leaf in frozen)
+        return ()
+    frozen = [x for x in leaves(plain) if isinstance(x, Frozen) and x.name not in given.values]
+    return tuple(dict.fromkeys(x.recipe for x in frozen if is_decomposed(x.recipe)))
 
 
 def draw_point(exprs: Sequence[Expr], drawing: Drawing) -> Point:

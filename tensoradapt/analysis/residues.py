@@ -23,7 +23,7 @@ from ..run.arrays import Array, to_numpy
 from ..run.draw import stream
 from ..run.positions import positions
 from .contraction import einsum, on_diagonal
-from .modular import UnluckyPoint, inverse, matmul, reciprocal, stacked
+from .modular import UnluckyPoint, matmul, reciprocal, regular_inverse, stacked
 from .primes import check_prime, square_root
 from .spectral import transform_residues
 from .transcendental import TRANSCENDENTAL, apply_transcendental
@@ -213,7 +213,7 @@ class ResidueArithmetic:
         if kind == "cayley":
             q = -a % p if settings == (-1,) else a
             eye = np.eye(a.shape[-1], dtype=np.int64)
-            return matmul(inverse((eye + q) % p, p), -2 * q % p, p)
+            return matmul(regular_inverse((eye + q) % p, p), -2 * q % p, p)
         if kind == "neumann":
             return _neumann(a, settings[0], p)
         if kind == "householder":

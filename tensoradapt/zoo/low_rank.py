@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..algebra.builders import at_start, einsum, hold, reshape, row_norm, scale_rows, take
+from ..algebra.builders import (
+    at_start,
+    column_norm,
+    einsum,
+    hold,
+    reshape,
+    row_norm,
+    scale_columns,
+    scale_rows,
+    take,
+)
 from ..algebra.expression import Expr, Factor, Start
 from ..algebra.leaves import frozen, parameter
 from ..algebra.nodes import Base
@@ -152,7 +162,7 @@ _LORA = lora(rank=8)
 
 
 @method(paper="Liu et al. 2024, arXiv:2402.09353")
-def dora(w: Base, *, within: Any = _LORA, detach_norm: bool = True) -> Expr:
+def dora(w: Base, *, within: Any = _LORA, detach_norm: bool = True, wd_on_out: bool = True) -> Expr:
     """W' = m ⊙ V / ‖V‖,  V = W0 + ΔW_within;  the norm carries no gradient;  out more parameters.
 
     Parameters
@@ -162,6 +172,10 @@ def dora(w: Base, *, within: Any = _LORA, detach_norm: bool = True) -> Expr:
     detach_norm : bool
         Whether ‖V‖ is a constant for the gradient, as in the paper's section 4.3 and in PEFT.
         LyCORIS differentiates it: ``detach_norm=False``.
+    wd_on_out : bool
+        One magnitude for every output row. Without it one for every column (input channel), in
+        more parameters: LyCORIS' option of that name, and what PEFT does to the table of an
+        embedding, whose columns are its outputs.
 
     Notes
     -----
@@ -170,15 +184,15 @@ def dora(w: Base, *, within: Any = _LORA, detach_norm: bool = True) -> Expr:
     update within is. A row where V = 0 stays there (1/0 := 0). The bias is not rescaled.
     LyCORIS adds the dtype's eps to the norm.
     """
-    return _decomposed(w, w + update_of("dora", within, w), detach_norm)
+    return _decomposed(w, w + update_of("dora", within, w), detach_norm, wd_on_out)
 
 
-def _decomposed(w: Base, v: Expr, detach_norm: bool) -> Expr:
-    """``m ⊙ V / ‖V‖ - W0``, where m starts as the norm of every row."""
-    length = row_norm(v)
-    m = parameter("m", w.shape[0], start=value_of(length))
+def _decomposed(w: Base, v: Expr, detach_norm: bool, on_out: bool = True) -> Expr:
+    """``m ⊙ V / ‖V‖ - W0``, where m starts as the norm of every row, or of every column."""
+    length = row_norm(v) if on_out else column_norm(v)
+    m = parameter("m", *length.shape, start=value_of(length))
     length = hold(length) if detach_norm else length
-    return scale_rows(m / length, v) - w
+    return (scale_rows(m / length, v) if on_out else scale_columns(v, m / length)) - w
 
 
 @method(paper="Kopiczko et al. 2024, arXiv:2310.11454")

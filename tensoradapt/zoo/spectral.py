@@ -112,7 +112,7 @@ def waveft(
     wavelet_family : {"db1"}
         Haar's, one level: S in quarters A, H over V, D gives ΔW[2a + p, 2b + q] =
         s/2 (A + (-1)^p H + (-1)^q V + (-1)^(p+q) D)[a, b]. Of PEFT's families only this one is
-        here; its default is another.
+        here, which is its default.
     use_idwt : bool
         Without it ΔW = s S, a sparse update.
     start : {"zeros", "normal"}
