@@ -41,7 +41,13 @@ from tensoradapt.errors import (
     UnsupportedError,
     ValueMissingError,
 )
-from tests.test_certificates import lower, product
+from tests.test_certificates import (
+    lower,
+    product,
+)
+from tests.test_certificates import (
+    test_a_relation_between_arguments_is_not_taken_for_independence as relation_of_cosines,
+)
 
 leaf = ta.parameter
 
@@ -312,6 +318,28 @@ def test_planted_fault_a_dropped_factor(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(ResidueArithmetic, "einsum", dropped)
     found = certify_rank(product(6, 6, 3))
     assert found.lower < found.upper  # ones in place of a factor lose rank, and nothing is proved
+
+
+def test_planted_fault_sines_that_are_free_without_a_hypothesis(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """cos a, cos b and cos(a + b) as free numbers: their relation would be proved not to hold."""
+    monkeypatch.setattr("tensoradapt.analysis.family.tested_independent", lambda *a: True)
+    with pytest.raises(AssertionError):
+        relation_of_cosines()
+
+
+def test_planted_fault_a_norm_that_is_free_where_it_is_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tensoradapt.analysis import family as family_module
+
+    whole = family_module.substitute
+    monkeypatch.setattr(
+        family_module, "substitute", lambda expr, free: replace(whole(expr, free), nonzero=())
+    )
+    with pytest.raises(AssertionError):
+        test_a_norm_that_is_always_zero_is_not_called_free()
 
 
 def test_planted_fault_a_rank_above_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,9 @@ TABLES = [
 ]
 
 
-@pytest.mark.parametrize(("structure", "config", "keys"), TABLES, ids=lambda value: "" if callable(value) else str(value))
+@pytest.mark.parametrize(
+    ("structure", "config", "keys"), TABLES, ids=lambda value: "" if callable(value) else str(value)
+)
 def test_tables_of_embeddings_equal_peft_with_its_factors_transposed(structure, config, keys):
     """PEFT stores the factors of the transposed table: its A is our Bᵀ."""
     torch.manual_seed(3)

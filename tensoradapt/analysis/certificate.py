@@ -169,8 +169,8 @@ def _by_balls(family: Family, bound: RankBound, seed: int, reason: str) -> RankC
         raise UnsupportedError(
             f"The generic rank of an expression of shape {family.original.shape} was asked for.",
             f"{reason}, and it is too large or too special for balls at a random point.",
-            "Pass base=W0 and frozen='values' where leaves are made from W0, or use a smaller shape, "
-            "ta.rank_bound for an upper bound, or ta.rank_at at given values.",
+            "Pass base=W0 and frozen='values' where leaves are made from W0, use a smaller shape, "
+            "or ta.rank_bound for an upper bound, or ta.rank_at at given values.",
         )
     rows, columns = found
     witness = Witness("balls", 0, seed, rows, columns)
